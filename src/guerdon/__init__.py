@@ -1,0 +1,3 @@
+"""Guerdon: reward-driven post-training."""
+
+__version__ = "0.1.0"
