@@ -38,7 +38,7 @@ class Prompt:
 
     id: str
     content: Any
-    meta: Mapping[str, Any] = EMPTY
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Rollout:
     actions: Tensor | None = None
     logp: Float[Tensor, " T"] | None = None
     mask: Bool[Tensor, " T"] | None = None
-    segments: Mapping[str, tuple[tuple[int, int], ...]] = EMPTY
+    segments: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     group: int = 0
     end: Literal["stop", "length", "error"] = "stop"
     origin: Origin = Origin()
@@ -104,7 +104,7 @@ class Score:
     """
 
     spans: tuple[Span, ...] = ()
-    parts: Mapping[str, float] = EMPTY
+    parts: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
 
     @classmethod
@@ -128,7 +128,9 @@ class Score:
         """One value for each decision."""
         values = values.tolist() if isinstance(values, Tensor) else list(values)
         if len(values) != len(rollout):
-            raise ValueError(f"{len(values)} values for {len(rollout)} decisions of rollout {rollout.prompt.id!r}\nhint: give one value per decision")
+            raise ValueError(
+                f"{len(values)} values for {len(rollout)} decisions of rollout {rollout.prompt.id!r}\nhint: give one value per decision"
+            )
         return cls(tuple(Span(t, t + 1, float(v)) for t, v in enumerate(values)), parts, note)
 
     @classmethod
@@ -188,7 +190,7 @@ class Batch:
     adv: Float[Tensor, "N T"] | None = None
     label: Float[Tensor, " N"] | None = None
     pairs: Int[Tensor, "P 2"] | None = None
-    extra: Mapping[str, Tensor] = EMPTY
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.mask.shape[0])
@@ -234,7 +236,7 @@ class Outputs:
     entropy: Float[Tensor, "N T"] | None = None
     value: Float[Tensor, "N T"] | None = None
     score: Float[Tensor, " N"] | None = None
-    extra: Mapping[str, Tensor] = EMPTY
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Mask = Tensor  # Bool["N T"] | Bool["N"] | Bool["P"]
@@ -377,4 +379,4 @@ class Trial:
 
     baseline: Sequence[float]
     method: Sequence[float]
-    notes: Mapping[str, float] = EMPTY
+    notes: Mapping[str, float] = field(default_factory=dict)

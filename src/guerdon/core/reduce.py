@@ -28,7 +28,9 @@ class Reduce:
         total: the count over the whole batch, when `loss` is only a part of it.
         """
         if loss.shape != mask.shape:
-            raise ValueError(f"loss of shape {tuple(loss.shape)} and mask of shape {tuple(mask.shape)}\nhint: the term's `over` must have the shape of its loss")
+            raise ValueError(
+                f"loss of shape {tuple(loss.shape)} and mask of shape {tuple(mask.shape)}\nhint: the term's `over` must have the shape of its loss"
+            )
         weight = self.weight(mask).to(loss.dtype)
         total = self.count(mask) if total is None else torch.as_tensor(total)
         kept = torch.where(mask, loss, torch.zeros((), dtype=loss.dtype, device=loss.device))
