@@ -1,0 +1,124 @@
+"""Configuration of a method: frozen dataclasses, documented field by field.
+
+A method has a frozen `Config`; what many methods share is nested in it as a group (`Optim`, `Sampling`, `LoraConfig`, `Run`).
+`guerdon.settings` fills them from flags, files and keyword arguments. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from guerdon.errors import UserError
+
+
+def knob(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    unit: str = "",
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    check: Callable[[Any], bool] | None = None,
+    expected: str = "",
+) -> Any:
+    """A documented dataclass field: `lr: float = knob(1e-4, "learning rate", above=0)`.
+
+    unit: what the number counts. at_least, above, at_most: its range. check: any further condition, `expected` says it in words.
+    None passes every check (it stands for "not set").
+    """
+    metadata = {"help": help, "unit": unit, "at_least": at_least, "above": above, "at_most": at_most, "check": check, "expected": expected}
+    return dataclasses.field(metadata=metadata) if default is MISSING else dataclasses.field(default=default, metadata=metadata)
+
+
+# ---------------------------------------------------------------- shared groups
+
+
+class Checked:
+    """Base of the shared groups: ranges are checked when the group is made."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class Optim(Checked):
+    """Adam with decoupled weight decay and a schedule."""
+
+    lr: float = knob(1e-5, "learning rate at its highest", above=0)
+    weight_decay: float = knob(0.0, "decoupled weight decay", at_least=0)
+    warmup: int = knob(0, "updates over which the learning rate rises linearly from 0", unit="updates", at_least=0)
+    decay: Literal["constant", "linear", "cosine"] = knob(
+        "constant", "what the learning rate does after the warm-up, until the last update"
+    )
+    max_grad_norm: float | None = knob(1.0, "gradients are scaled down to this norm; none: never", above=0)
+    micro_units: int | None = knob(
+        None, "units (rows that stay together) a forward pass; none: all (results stay the same)", unit="units", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class Sampling(Checked):
+    """How responses are drawn."""
+
+    n: int = knob(8, "responses to each prompt", unit="responses", at_least=1)
+    max_new: int = knob(64, "longest response", unit="tokens", at_least=1)
+    temperature: float = knob(1.0, "1: the model's own distribution; lower: greedier", above=0)
+    top_p: float = knob(1.0, "smallest set of tokens with this probability; 1: all", above=0, at_most=1)
+    top_k: int = knob(0, "this many most likely tokens; 0: all", unit="tokens", at_least=0)
+
+
+@dataclass(frozen=True)
+class LoraConfig(Checked):
+    """Low-rank adapters instead of full training."""
+
+    rank: int = knob(0, "rank of the adapters; 0: full training", at_least=0)
+    alpha: float | None = knob(None, "scale of the adapters (alpha / rank); none: twice the rank", above=0)
+    targets: str = knob("all-linear", "modules that get one: `all-linear`, or names separated by commas")
+
+    @property
+    def scale(self) -> float:
+        """alpha with its default filled in: `2 * rank`."""
+        return 2.0 * self.rank if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True)
+class Run(Checked):
+    """What the runner does around the steps; none of it changes what is learnt, except `seed` and `steps`."""
+
+    seed: int = knob(0, "seed of everything random", at_least=0)
+    steps: int | None = knob(None, "updates to make; none: the method's own number", unit="steps", at_least=1)
+    save_every: int = knob(50, "a checkpoint this often", unit="steps", at_least=1)
+    keep: int = knob(2, "checkpoints to keep", at_least=1)
+    log_every: int = knob(1, "a line of metrics this often", unit="steps", at_least=1)
+    trackers: tuple[str, ...] = knob((), "also log to: tensorboard, wandb, mlflow, trackio (separated by commas)")
+
+
+# ---------------------------------------------------------------- ranges
+
+
+def validate(cfg: Any, at: str = "") -> None:
+    """Check every range declared with `knob`; raises UserError with the value, the range and the setting's name."""
+    for f in fields(cfg):
+        value, path, meta = getattr(cfg, f.name), at + f.name, f.metadata
+        if is_dataclass(value) and not isinstance(value, type):
+            validate(value, path + ".")
+        if value is None or not meta:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        low, above, high = meta.get("at_least"), meta.get("above"), meta.get("at_most")
+        wrong = number and (
+            (low is not None and not value >= low)
+            or (above is not None and not value > above)
+            or (high is not None and not value <= high)
+            or (isinstance(value, float) and math.isnan(value))
+        )
+        if wrong or (meta.get("check") is not None and not meta["check"](value)):
+            sides = ((f"at least {low}", low), (f"above {above}", above), (f"at most {high}", high))
+            bounds = " and ".join(s for s, b in sides if b is not None)
+            expected = meta.get("expected") or bounds or "another value"
+            raise UserError(f"{path}: got {value!r}, expected {expected}", hint=f"{path} is: {meta.get('help') or f.name}")
