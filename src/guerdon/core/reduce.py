@@ -29,7 +29,8 @@ class Reduce:
         """
         if loss.shape != mask.shape:
             raise ValueError(
-                f"loss of shape {tuple(loss.shape)} and mask of shape {tuple(mask.shape)}\nhint: the term's `over` must have the shape of its loss"
+                f"loss of shape {tuple(loss.shape)} and mask of shape {tuple(mask.shape)}\n"
+                "hint: the term's `over` must have the shape of its loss"
             )
         weight = self.weight(mask).to(loss.dtype)
         total = self.count(mask) if total is None else torch.as_tensor(total)

@@ -1,0 +1,74 @@
+"""Learning from what the policy does now: sample, score, credit, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from guerdon.core.rng import Key
+from guerdon.data.cursor import Cursor
+from guerdon.errors import UserError
+from guerdon.learn.learner import Learner
+from guerdon.learn.verbs import Credit, Reference, check_alive, rollout_metrics, with_adv, with_ref
+from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
+
+
+def online(
+    *,
+    learner: Learner,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    credit: Credit,
+    n: int,
+    batch: int,
+    steps: int,
+    key: Key,
+    ref: Reference | None = None,
+    epochs: int = 1,
+    minibatches: int = 1,
+    state: Mapping[str, Stateful] | None = None,
+    probes: tuple[Probe, ...] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """A recipe whose step samples `batch` prompts `n` times, scores them, and updates the learner.
+
+    credit: scores and batch to advantages. ref: fills `ref_logp` and the KL metrics. epochs, minibatches: passes over the step's
+    rollouts, and optimizer updates in each pass (whole units, in an order drawn from the key); the log-probabilities of the sampler
+    stay the old ones throughout.
+    """
+    if n < 1 or batch < 1 or steps < 1:
+        raise UserError(f"n {n}, batch {batch}, steps {steps}: each must be at least 1")
+    if not 1 <= minibatches <= batch:
+        raise UserError(
+            f"{minibatches} minibatches of {batch} prompts", hint="minibatches must be between 1 and the number of prompts a step"
+        )
+    policy: Policy = learner.policy
+    cursor = Cursor(prompts, batch, key.fold("prompts"))
+
+    def step(t: int) -> Metrics:
+        rollouts = policy.sample(cursor.at(t), n, key.fold("rollout", t))
+        scores = reward(rollouts)
+        check_alive(scores)
+        data = policy.collate(rollouts)
+        if ref is not None:
+            data = with_ref(data, ref)
+        metrics = rollout_metrics(rollouts, scores, data)
+        data = with_adv(data, credit(scores, data))
+        for epoch in range(epochs):
+            for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)):
+                metrics = metrics | learner.update(part)
+        return metrics
+
+    live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}
+    return Recipe(live, step, steps, probes, final=policy.save, facts=facts or {})
+
+
+def split_units(batch: Batch, parts: int, key: Key) -> list[Batch]:
+    """The batch in `parts` nearly equal sets of whole units, in an order drawn from the key; one part is the batch itself."""
+    if parts == 1:
+        return [batch]
+    units = batch.unit.unique()
+    order = units[torch.tensor(key.permutation(len(units)))]
+    return [batch.rows(torch.isin(batch.unit, chosen).nonzero()[:, 0]) for chosen in order.tensor_split(parts)]

@@ -1,0 +1,230 @@
+"""The runner: the only code of a training run that touches the disk, the clock and the console.
+
+A run folder holds `config.json`, `manifest.json`, `metrics.jsonl`, `samples.jsonl`, `checkpoints/step-N/`, `final/` and
+`summary.json`. A recipe's step depends on its number and its state only, so a run that was killed anywhere goes on from its last
+checkpoint and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import guerdon
+from guerdon.core.rng import Key
+from guerdon.errors import RunStopped, UserError
+from guerdon.learn import checkpoint
+from guerdon.types import Metrics, Recipe
+
+
+class Sink(Protocol):
+    """Receives metrics: a tracker, a progress bar."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to. seconds: of this process (a resumed run counts only its own part). peak_memory: of the process, in bytes."""
+
+    out: Path
+    steps: int
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    resumed_from: int | None = None
+    peak_memory: int = 0
+
+    @property
+    def final(self) -> Path:
+        return self.out / "final"
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = True,
+    config: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    save_every: int | None = None,
+    sinks: Sequence[Sink] = (),
+    stop_after: int | None = None,
+) -> Summary:
+    """Run a recipe in a folder: every step, its metrics, checkpoints, the final weights.
+
+    config: saved as `config.json`; a folder made with another one is refused. resume: go on from the newest checkpoint (False: refuse
+    a folder that has one). save_every: steps between checkpoints (None: a tenth of the run). stop_after: leave after this many steps
+    of this process, as if killed after its last checkpoint (for tests and time slices).
+    Raises UserError for a folder that doesn't fit, RunStopped when training must not go on; what was saved stays.
+    """
+    out = Path(out)
+    every = save_every or max(1, recipe.steps // 10)
+    with _disk_errors(out):
+        _claim_folder(out, config, resume)
+        start = checkpoint.load(out / "checkpoints", recipe.state) or 0
+        _write_manifest(out, recipe, start)
+        began, last = time.monotonic(), Metrics()
+        with _Journal(out, start) as journal:
+            for step in range(start, recipe.steps):
+                torch.manual_seed(Key(seed).fold("run", step).number)  # dropout and the like draw from the global stream
+                tick = time.monotonic()
+                last = recipe.step(step)
+                for probe in recipe.probes:
+                    if step % probe.every == 0 or step == recipe.steps - 1:
+                        last = last | probe.fn(step)
+                last["seconds"] = time.monotonic() - tick
+                journal.write(step, last)
+                for sink in sinks:
+                    sink.log(step, last)
+                if (step + 1) % every == 0 or step + 1 == recipe.steps:
+                    journal.sync()
+                    checkpoint.save(out / "checkpoints", step + 1, recipe.state)
+                if stop_after is not None and step + 1 - start >= stop_after and step + 1 < recipe.steps:
+                    return _summary(out, step + 1, began, last, start)
+        if recipe.final is not None:
+            _write_final(out, recipe.final)
+        summary = _summary(out, recipe.steps, began, last, start)
+        checkpoint.write_text(out / "summary.json", json.dumps(_plain(vars(summary)), indent=1))
+    for sink in sinks:
+        sink.close()
+    return summary
+
+
+def _claim_folder(out: Path, config: Mapping[str, Any] | None, resume: bool) -> None:
+    path = out / "config.json"
+    given = _plain(config) if config is not None else None
+    if path.exists():
+        try:
+            there = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error})", hint="give a new folder") from None
+        if given is not None and there != given:
+            changes = "\n".join(f"  {name}: there {a!r}, now {b!r}" for name, a, b in _differences(there, given))
+            raise UserError(f"{out} holds a run of another configuration\n{changes}", hint="give another --out, or delete the folder")
+        if not resume and checkpoint.steps(out / "checkpoints"):
+            raise UserError(f"{out} already holds checkpoints", hint=f"guerdon resume {out}, or give another --out")
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and is no run folder", hint="give a new or empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if given is not None and not path.exists():
+        checkpoint.write_text(path, json.dumps(given, indent=1))
+
+
+def _differences(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            yield from _differences(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
+    elif a != b:
+        yield name, a, b
+
+
+def _write_manifest(out: Path, recipe: Recipe, start: int) -> None:
+    versions = {"guerdon": guerdon.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    machine = {"platform": platform.platform(), "threads": torch.get_num_threads(), "device": _device()}
+    manifest = {**versions, **machine, "steps": recipe.steps, "state": sorted(recipe.state), "facts": recipe.facts}
+    path = out / "manifest.json"
+    if start and path.exists():
+        manifest["resumed_from"] = [*json.loads(path.read_text()).get("resumed_from", []), start]
+    checkpoint.write_text(path, json.dumps(_plain(manifest), indent=1))
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _write_final(out: Path, final: Callable[[Path], None]) -> None:
+    temporary = out / ".final.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    final(temporary)
+    shutil.rmtree(out / "final", ignore_errors=True)
+    temporary.rename(out / "final")
+
+
+def _summary(out: Path, steps: int, began: float, last: Metrics, start: int) -> Summary:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Summary(out, steps, time.monotonic() - began, dict(last), start or None, peak)
+
+
+class _Journal:
+    """`metrics.jsonl` and `samples.jsonl`, cut back to the checkpoint that the run goes on from."""
+
+    def __init__(self, out: Path, start: int) -> None:
+        self.paths = (out / "metrics.jsonl", out / "samples.jsonl")
+        for path in self.paths:
+            _cut(path, start)
+
+    def __enter__(self) -> _Journal:
+        self.files = [path.open("a", encoding="utf-8") for path in self.paths]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files:
+            file.close()
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        metrics_file, samples_file = self.files
+        metrics_file.write(json.dumps({"step": step, **_plain(dict(metrics))}) + "\n")
+        for sample in metrics.samples:
+            samples_file.write(json.dumps({"step": step, **_plain(sample)}, ensure_ascii=False) + "\n")
+        metrics_file.flush()
+
+    def sync(self) -> None:
+        for file in self.files:
+            file.flush()
+
+
+def _cut(path: Path, start: int) -> None:
+    """Keep the lines of steps before `start`; a half-written last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] < start:
+                kept.append(line)
+        except ValueError:
+            break
+    checkpoint.write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON holds: NaN and infinities become null, paths and other objects text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool) or value is None or isinstance(value, (int, str)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunStopped(
+                f"the disk is full while writing to {out}",
+                hint=f"make room, then `guerdon resume {out}`: it goes on from the last checkpoint, which is whole",
+            ) from None
+        raise

@@ -1,0 +1,135 @@
+"""The verbs that recipes are written in: from scores to arrays, from preferences to pairs, and what to log of a batch of rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from guerdon.core import credit, kl
+from guerdon.core.place import place
+from guerdon.errors import RunStopped
+from guerdon.types import Batch, Metrics, Policy, Preference, Rollout, Score
+
+Credit = Callable[[Sequence[Score], Batch], Tensor]
+"""Scores and their batch to advantages, `(N,)` or `(N, T)`."""
+
+
+class Reference(Protocol):
+    def logp(self, batch: Batch) -> Tensor: ...
+
+
+def values(scores: Sequence[Score]) -> Tensor:
+    """`(N,)`: the value of each score, NaN where it abstained."""
+    return torch.tensor([s.value for s in scores], dtype=torch.float32)
+
+
+def placed(scores: Sequence[Score], batch: Batch, at: str = "end") -> Tensor:
+    """`(N, T)`: span values on the decision axis (`core.place`)."""
+    return place([s.spans for s in scores], batch.mask.shape[1], at=at).to(torch.float32)
+
+
+def by_outcome(estimator: Callable[[Tensor, Tensor], Tensor]) -> Credit:
+    """Credit from whole-rollout values by an estimator `(reward (N,), group (N,)) -> (N,)`."""
+    return lambda scores, batch: estimator(values(scores), batch.group)
+
+
+def with_adv(batch: Batch, adv: Tensor) -> Batch:
+    """The batch with advantages; `(N,)` is spread over each row's decisions."""
+    adv = adv.to(batch.mask.device)
+    return batch.with_(adv=adv if adv.dim() == 2 else credit.broadcast(adv, batch.mask))
+
+
+def with_ref(batch: Batch, ref: Reference) -> Batch:
+    """The batch with the reference's log-probabilities."""
+    return batch.with_(ref_logp=ref.logp(batch))
+
+
+def pair_batch(policy: Policy, preferences: Sequence[Preference]) -> Batch:
+    """Rows (2k, 2k+1) are the chosen and the rejected response of pair k; its label and margin stand at the chosen row."""
+    rollouts = [r.with_(group=k) for k, p in enumerate(preferences) for r in (p.ranked[0], p.ranked[-1])]
+    batch = policy.collate(rollouts)
+    row = torch.arange(len(rollouts)).view(-1, 2)
+    label = torch.tensor([v for p in preferences for v in (p.label, 1 - p.label)])
+    margin = torch.tensor([v for p in preferences for v in (p.margin or 0.0, 0.0)])
+    return batch.with_(
+        unit=row.new_tensor(range(len(preferences))).repeat_interleave(2), pairs=row, label=label, extra={**batch.extra, "margin": margin}
+    )
+
+
+def chosen(batch: Batch, x: Tensor) -> Tensor:
+    """`(P, ...)`: the rows of the chosen responses."""
+    assert batch.pairs is not None
+    return x[batch.pairs[:, 0]]
+
+
+def rejected(batch: Batch, x: Tensor) -> Tensor:
+    """`(P, ...)`: the rows of the rejected responses."""
+    assert batch.pairs is not None
+    return x[batch.pairs[:, 1]]
+
+
+def row_sum(x: Tensor, batch: Batch) -> Tensor:
+    """`(N,)`: the sum over the decisions that count."""
+    return torch.where(batch.mask, x, 0.0).sum(1)
+
+
+def check_alive(scores: Sequence[Score]) -> None:
+    """Stop when no rollout of a step was judged: there is nothing to learn from, and training on would hide it."""
+    if scores and all(s.abstained or s.value != s.value for s in scores):
+        why = next((s.note for s in scores if s.note), "no reason given")
+        raise RunStopped(
+            f"every one of {len(scores)} rewards of this step is missing (first reason: {why})",
+            hint="try the reward alone: guerdon check ...",
+        )
+
+
+def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch: Batch) -> Metrics:
+    """Reward, its parts, group spread, lengths, and the KL to the reference where the batch has it; and the rollouts to show."""
+    reward = values(scores)
+    known = reward[~reward.isnan()]
+    spread = _group_std(reward, batch.group)
+    length = torch.tensor([len(r) for r in rollouts], dtype=torch.float32)
+    out = {
+        "reward": _mean(known),
+        "reward_std": _mean(spread),
+        "frac_reward_zero_std": _mean((spread == 0).float()),
+        "reward/abstained": 1 - len(known) / max(1, len(reward)),
+        "completions/mean_length": _mean(length),
+        "completions/clipped_ratio": sum(r.end == "length" for r in rollouts) / max(1, len(rollouts)),
+    }
+    for name in sorted({name for s in scores for name in s.parts}):
+        out[f"rewards/{name}/mean"] = _mean(torch.tensor([s.parts[name] for s in scores if name in s.parts]))
+    if batch.ref_logp is not None and batch.old_logp is not None:
+        out["kl"] = _mean(kl.kl(batch.old_logp, batch.ref_logp, show="k3")[batch.mask])
+        out["kl/sequence"] = _mean(row_sum(batch.old_logp - batch.ref_logp, batch))
+    return Metrics(out, shown(rollouts, scores))
+
+
+def shown(rollouts: Sequence[Rollout], scores: Sequence[Score], most: int = 4) -> list[Mapping[str, Any]]:
+    """The first few rollouts as plain rows for `samples.jsonl`."""
+    rows = []
+    for rollout, score in list(zip(rollouts, scores, strict=True))[:most]:
+        spans = [{"start": s.start, "stop": s.stop, "value": s.value} for s in score.spans]
+        row = {"id": rollout.prompt.id, "prompt": _text(rollout.prompt.content), "text": _text(rollout.content), "reward": score.value}
+        rows.append({**row, "parts": dict(score.parts), "spans": spans if len(spans) > 1 else [], "note": score.note, "end": rollout.end})
+    return rows
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, (list, tuple)) and content and isinstance(content[0], Mapping):
+        return "\n".join(str(m.get("content", "")) for m in content)
+    text = content if isinstance(content, str) else str(content)
+    return text if len(text) <= 2000 else text[:2000] + " ..."
+
+
+def _group_std(reward: Tensor, group: Tensor) -> Tensor:
+    """Unbiased deviation within each group that has at least two judged rollouts."""
+    spreads = [reward[(group == g) & ~reward.isnan()] for g in group.unique()]
+    return torch.stack([x.std() for x in spreads if len(x) > 1]) if any(len(x) > 1 for x in spreads) else torch.zeros(0)
+
+
+def _mean(x: Tensor) -> float:
+    return float(x.mean()) if x.numel() else float("nan")
