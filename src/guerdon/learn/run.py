@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,7 +78,10 @@ def run(
         start = checkpoint.load(out / "checkpoints", recipe.state) or 0
         _write_manifest(out, recipe, start)
         began, last = time.monotonic(), Metrics()
-        with _Journal(out, start) as journal:
+        with ExitStack() as stack:
+            journal = stack.enter_context(_Journal(out, start))
+            for sink in sinks:
+                stack.callback(sink.close)
             for step in range(start, recipe.steps):
                 torch.manual_seed(Key(seed).fold("run", step).number)  # dropout and the like draw from the global stream
                 tick = time.monotonic()
@@ -99,8 +102,6 @@ def run(
             _write_final(out, recipe.final)
         summary = _summary(out, recipe.steps, began, last, start)
         checkpoint.write_text(out / "summary.json", json.dumps(_plain(vars(summary)), indent=1))
-    for sink in sinks:
-        sink.close()
     return summary
 
 
