@@ -1,0 +1,147 @@
+"""Named data sets: `load("human-ratings:movie?split=test", "pairs")`, `load("reasoning-gym:chain_sum?size=500&num_terms=2", "prompts")`.
+
+A name is `source[:variant][?option=value&...]`. What comes back depends on the kind asked for: `prompts` gives `Prompt`s, `pairs` gives
+`Preference`s, `demos` gives `Rollout`s without actions (text only, for `Policy.collate` to encode).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, overload
+from urllib.parse import parse_qsl
+
+from guerdon._need import need
+from guerdon.core.rng import Key
+from guerdon.data import human_ratings as hr
+from guerdon.data.human_ratings import RatedSentence, human_ratings, rating_pairs
+from guerdon.errors import UserError, nearest
+from guerdon.types import Preference, Prompt, Rollout
+
+__all__ = ["SOURCES", "RatedSentence", "human_ratings", "is_source", "load", "parse_name", "rating_pairs"]
+
+Kind = Literal["prompts", "pairs", "demos"]
+Options = Mapping[str, Any]
+Source = Callable[[str, Options, Kind, Key], "list[Prompt] | list[Preference] | list[Rollout]"]
+
+
+def parse_name(name: str) -> tuple[str, str, dict[str, Any]]:
+    """Source, variant ('' when none) and options of a name; a value is a Python literal when it reads as one, else a string."""
+    head, _, query = name.partition("?")
+    base, _, variant = head.partition(":")
+    options: dict[str, Any] = {}
+    for piece in filter(None, query.split("&")):
+        if "=" not in piece:
+            raise UserError(f"option {piece!r} of {name!r} has no value", hint=f"write {base}?{piece}=VALUE")
+        [(option, value)] = parse_qsl(piece, keep_blank_values=True)
+        options[option] = _literal(value)
+    return base, variant, options
+
+
+def _literal(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def is_source(name: str) -> bool:
+    """Whether a name means a named source (and not a file or a hub data set)."""
+    return name.partition("?")[0].partition(":")[0] in SOURCES
+
+
+@overload
+def load(name: str, kind: Literal["prompts"], key: Key | None = None) -> list[Prompt]: ...
+@overload
+def load(name: str, kind: Literal["pairs"], key: Key | None = None) -> list[Preference]: ...
+@overload
+def load(name: str, kind: Literal["demos"], key: Key | None = None) -> list[Rollout]: ...
+def load(name: str, kind: Kind, key: Key | None = None) -> list[Prompt] | list[Preference] | list[Rollout]:
+    """The records of a named source.
+
+    human-ratings[:movie|tweet|product|editorial]: options split=train|test (train), gap (1.0, pairs), n (pairs: as many as there are
+    sentences; prompts: 256). reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config
+    has (num_X=3 stands for min_X=3, max_X=3).
+    key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
+    """
+    base, variant, options = parse_name(name)
+    if base not in SOURCES:
+        raise UserError(f"unknown data source {base!r}", hint=nearest(base, SOURCES))
+    if kind not in ("prompts", "pairs", "demos"):
+        raise UserError(f"unknown kind {kind!r} of data", hint=nearest(kind, ("prompts", "pairs", "demos")))
+    return SOURCES[base](variant, options, kind, Key(0) if key is None else key)
+
+
+def _known(options: Options, known: Iterable[str], source: str) -> None:
+    for option in options:
+        if option not in known:
+            raise UserError(f"unknown option {option!r} of {source}", hint=nearest(option, known))
+
+
+def _whole(options: Options, name: str, default: int) -> int:
+    value = options.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"option {name}={value!r}, expected a whole number of at least 1", hint=f"for instance {name}={default}")
+    return value
+
+
+# ---------------------------------------------------------------- the sources
+
+
+def _human_ratings(domain: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Preference] | list[Rollout]:
+    by_kind = {"prompts": ("split", "n"), "pairs": ("split", "n", "gap"), "demos": ("split",)}
+    _known(options, by_kind[kind], f"human-ratings as {kind}")
+    gap = options.get("gap", 1.0)
+    if isinstance(gap, bool) or not isinstance(gap, int | float) or not 0 <= gap < 8:
+        raise UserError(f"option gap={gap!r}, expected a number in [0, 8): a difference of mean ratings", hint="for instance gap=1.0")
+    sentences = human_ratings(domain or None, options.get("split", "train"))
+    if kind == "prompts":
+        domains = [domain] if domain else list(hr.PROMPTS)
+        return [hr.prompt(d, f"{d}/prompt/{i}") for i in range(_whole(options, "n", 256)) for d in [domains[i % len(domains)]]]
+    if kind == "pairs":
+        return rating_pairs(sentences, gap=gap, n=_whole(options, "n", len(sentences)), key=key)
+    return [hr.demo(s) for s in sentences]
+
+
+def _reasoning_gym(task: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Rollout]:
+    gym = need("reasoning_gym", extra="tasks")
+    known = need("reasoning_gym.factory", extra="tasks").DATASETS
+    if task not in known:
+        raise UserError(f"unknown reasoning-gym task {task!r}", hint=nearest(task, known) + " (write reasoning-gym:TASK)")
+    if kind == "pairs":
+        raise UserError("reasoning-gym has answers, not preference pairs", hint="use it for prompts (reward: reasoning_gym) or demos")
+    fields = {f for f in getattr(known[task][1], "__dataclass_fields__", {}) if not f.startswith("_")}
+    options = _ranges(options, fields)
+    _known(options, fields | {"size", "seed"}, f"reasoning-gym:{task}")
+    size, seed = _whole(options, "size", 500), options.get("seed", 0)
+    try:
+        dataset = gym.create_dataset(task, **{**options, "size": size, "seed": seed})
+    except (AssertionError, TypeError, ValueError) as error:
+        why = str(error) or type(error).__name__
+        raise UserError(f"reasoning-gym:{task} refuses these options: {why}", hint=f"given: {dict(options)}") from None
+    # The verifier of some tasks reads the task's config, so the options that differ from its defaults travel with the prompt.
+    own = {k: v for k, v in options.items() if k not in ("size", "seed")}
+    prompts, answers = [], []
+    for i in range(size):
+        entry = dataset[i]
+        meta = {"task": task, "answer": entry["answer"], "metadata": entry["metadata"], "options": own}
+        prompts.append(Prompt(f"{task}/{seed}/{i}", [{"role": "user", "content": entry["question"]}], meta))
+        answers.append(entry["answer"])
+    return prompts if kind == "prompts" else [Rollout(p, str(a)) for p, a in zip(prompts, answers, strict=True)]
+
+
+def _ranges(options: Options, fields: set[str]) -> dict[str, Any]:
+    """`num_terms=2` written out as `min_terms=2, max_terms=2` for tasks that have such a pair of fields."""
+    out: dict[str, Any] = {}
+    for option, value in options.items():
+        what = option.removeprefix("num_")
+        if option not in fields and {f"min_{what}", f"max_{what}"} <= fields:
+            out |= {f"min_{what}": value, f"max_{what}": value}
+        else:
+            out[option] = value
+    return out
+
+
+SOURCES: dict[str, Source] = {"human-ratings": _human_ratings, "reasoning-gym": _reasoning_gym}
