@@ -1,0 +1,39 @@
+# Everything creates or refreshes .venv itself: a fresh machine needs Python 3.11+ and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export OMP_WAIT_POLICY ?= passive
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help quickstart test check format claims bench docs clean
+help:            ## what can be made
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
+
+# Two stamps: the quickstart installs what it needs, development everything the tests need.
+$(VENV)/.base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[quickstart]'
+	touch $@
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+OUT ?= quickstart
+quickstart: $(VENV)/.base   ## from human ratings to a better model, with a report
+	$(BIN)/guerdon quickstart --out $(OUT)
+test: $(VENV)/.dev          ## the whole test suite
+	$(BIN)/python -m pytest
+check: $(VENV)/.dev         ## lint, format, types, generated docs
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/python scripts/make_docs.py --check
+format: $(VENV)/.dev        ## rewrite to the house style
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+SEEDS ?= 0,1,2
+claims: $(VENV)/.dev        ## run every claim: make claims SEEDS=3,4,5
+	$(BIN)/python scripts/run_claims.py --seeds $(SEEDS)
+bench: $(VENV)/.dev         ## time the main pieces
+	$(BIN)/python benchmarks/steps.py
+docs: $(VENV)/.dev          ## regenerate docs/papers and docs/reference
+	$(BIN)/python scripts/make_docs.py
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
