@@ -92,9 +92,7 @@ class Run(Checked):
 
     seed: int = knob(0, "seed of everything random", at_least=0)
     steps: int | None = knob(None, "updates to make; none: the method's own number", unit="steps", at_least=1)
-    save_every: int = knob(50, "a checkpoint this often", unit="steps", at_least=1)
-    keep: int = knob(2, "checkpoints to keep", at_least=1)
-    log_every: int = knob(1, "a line of metrics this often", unit="steps", at_least=1)
+    save_every: int | None = knob(None, "steps between checkpoints; none: a tenth of the run", unit="steps", at_least=1)
     trackers: tuple[str, ...] = knob((), "also log to: tensorboard, wandb, mlflow, trackio (separated by commas)")
 
 
