@@ -21,6 +21,9 @@ from torch import Tensor
 from guerdon.core.reduce import Reduce
 from guerdon.core.rng import Key
 
+ABSENT: Any = None
+"""Default of tensors that are None until somebody fills them; typed as tensors, so that objectives read without ceremony."""
+
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 NAN = float("nan")
 
@@ -178,18 +181,18 @@ class Batch:
     the policy's own business. What belongs to a pair (label, margin, weight) stands at the row of its chosen response.
 
     mask: True where a decision is learnt from. group: rows of one prompt. unit: rows that must stay in one micro-batch.
-    extra: further named columns, `[N]` or `[N, T]`.
+    old_logp, ref_logp, adv, label, pairs: None until given. extra: further named columns, `[N]` or `[N, T]`.
     """
 
     inputs: Mapping[str, Tensor]
     mask: Bool[Tensor, "N T"]
     group: Int[Tensor, " N"]
     unit: Int[Tensor, " N"]
-    old_logp: Float[Tensor, "N T"] | None = None
-    ref_logp: Float[Tensor, "N T"] | None = None
-    adv: Float[Tensor, "N T"] | None = None
-    label: Float[Tensor, " N"] | None = None
-    pairs: Int[Tensor, "P 2"] | None = None
+    old_logp: Float[Tensor, "N T"] = ABSENT
+    ref_logp: Float[Tensor, "N T"] = ABSENT
+    adv: Float[Tensor, "N T"] = ABSENT
+    label: Float[Tensor, " N"] = ABSENT
+    pairs: Int[Tensor, "P 2"] = ABSENT
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -232,10 +235,10 @@ class Outputs:
     score: a scalar head's reward of the row. extra: anything else, by name.
     """
 
-    logp: Float[Tensor, "N T"] | None = None
-    entropy: Float[Tensor, "N T"] | None = None
-    value: Float[Tensor, "N T"] | None = None
-    score: Float[Tensor, " N"] | None = None
+    logp: Float[Tensor, "N T"] = ABSENT
+    entropy: Float[Tensor, "N T"] = ABSENT
+    value: Float[Tensor, "N T"] = ABSENT
+    score: Float[Tensor, " N"] = ABSENT
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -274,7 +277,6 @@ def rows(batch: Batch) -> Mask:
 
 def pairs(batch: Batch) -> Mask:
     """Every pair: `(P,)`."""
-    assert batch.pairs is not None
     return torch.ones(len(batch.pairs), dtype=torch.bool, device=batch.mask.device)
 
 

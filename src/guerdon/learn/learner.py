@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from guerdon.config import Optim
 from guerdon.errors import RunStopped, UserError
 from guerdon.learn.mesh import Local, Mesh
 from guerdon.types import Batch, Metrics, Outputs, Policy, Term
@@ -171,6 +172,12 @@ class Learner:
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = int(state["updates"])
+
+
+def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int) -> Learner:
+    """The learner that a configuration's `Optim` group describes, for a run of so many updates."""
+    adam = Adam(optim.lr, weight_decay=optim.weight_decay, warmup=optim.warmup, decay=optim.decay, steps=updates)
+    return Learner(policy, terms, adam, micro_units=optim.micro_units, max_grad_norm=optim.max_grad_norm)
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:

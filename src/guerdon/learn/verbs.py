@@ -61,13 +61,11 @@ def pair_batch(policy: Policy, preferences: Sequence[Preference]) -> Batch:
 
 def chosen(batch: Batch, x: Tensor) -> Tensor:
     """`(P, ...)`: the rows of the chosen responses."""
-    assert batch.pairs is not None
     return x[batch.pairs[:, 0]]
 
 
 def rejected(batch: Batch, x: Tensor) -> Tensor:
     """`(P, ...)`: the rows of the rejected responses."""
-    assert batch.pairs is not None
     return x[batch.pairs[:, 1]]
 
 
