@@ -1,0 +1,86 @@
+"""The LM head of a causal model as numbers: weight, bias, scale, softcap. Everything after the hidden states goes through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guerdon.core.logprob import LinearLogp, linear_logits, linear_logp
+from guerdon.errors import UserError
+
+
+@dataclass(frozen=True)
+class Head:
+    """`logits = softcap * tanh(scale * (h W^T + b) / softcap)`, as the model family defines them."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+
+    def logp(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool) -> LinearLogp:
+        return linear_logp(
+            hidden,
+            self.weight,
+            targets,
+            bias=self.bias,
+            temperature=temperature,
+            scale=self.scale,
+            softcap=self.softcap,
+            entropy=entropy,
+        )
+
+    def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """`(M, V)` in float32."""
+        return linear_logits(hidden, self.weight, bias=self.bias, temperature=temperature, scale=self.scale, softcap=self.softcap)
+
+
+def plain(model: Any) -> Any:
+    """The transformers model under a peft wrapper (adapters stay active inside it), or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def backbone(model: Any) -> Any:
+    """The model without its head: `backbone(ids).last_hidden_state`."""
+    return plain(model).base_model
+
+
+def head_of(model: Any) -> Head:
+    """The head of this model, read anew at each call: a load or an update may have replaced its tensors."""
+    causal = plain(model)
+    layer = causal.get_output_embeddings()
+    kept = getattr(layer, "modules_to_save", None)
+    if kept is not None:
+        layer = kept[layer.active_adapters[0]]
+    if type(layer).__module__.startswith("peft."):
+        raise UserError("a low-rank adapter on the LM head is not supported", hint="leave lm_head out of the adapter's target modules")
+    if not isinstance(layer, nn.Module) or not isinstance(getattr(layer, "weight", None), Tensor):
+        raise UserError(f"{type(causal).__name__} has no linear LM head", hint="use a causal language model")
+    config = causal.config.get_text_config()
+    scale = 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    scale *= getattr(causal, "logit_scale", None) or 1.0
+    scale *= getattr(config, "lm_head_multiplier", None) or 1.0
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, getattr(layer, "bias", None), float(scale), softcap)
+
+
+@torch.no_grad()
+def check_head(model: Any) -> None:
+    """Compare this file's head with the model's own logits on a probe.
+
+    Raises UserError when they differ: the family computes its logits in a way that `Head` does not know.
+    """
+    ids = torch.arange(2, 8, device=next(model.parameters()).device)[None] % plain(model).config.get_text_config().vocab_size
+    theirs = model(input_ids=ids, use_cache=False).logits[0].float()
+    ours = head_of(model).logits(backbone(model)(input_ids=ids, use_cache=False).last_hidden_state[0])
+    # A model may round to its own dtype between the steps that are one step here.
+    tolerance = 1e-4 if theirs.dtype == next(model.parameters()).dtype else 3e-2
+    worst = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))
+    if not worst <= tolerance:
+        raise UserError(
+            f"{type(plain(model)).__name__} computes its logits in an unknown way (they differ by {worst:.2g} from head(hidden states))",
+            hint="use another model family, or add its logit scaling to guerdon/policies/head.py",
+        )

@@ -1,0 +1,50 @@
+"""Rows of a text batch laid out for the model: padded to the right, or end to end in one row. Both give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+Layout = Literal["padded", "packed"]
+
+
+class Laid(NamedTuple):
+    """ids, position: `(B, S)` for the model. state: `(M,)` index into the flattened `(B * S)` hidden states, one for each decision,
+    row by row: the state *before* the decision. target: `(M,)` the chosen ids. taken: `(N, T)`, where the M decisions stand."""
+
+    ids: Int[Tensor, "B S"]
+    position: Int[Tensor, "B S"]
+    state: Int[Tensor, " M"]
+    target: Int[Tensor, " M"]
+    taken: Bool[Tensor, "N T"]
+
+
+def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
+    """Prompt and completion of each row in a line; the last completion token is left out, since nothing follows it.
+
+    Lengths say what is real; ids are never compared with a padding id. Padding stands to the right, where causal attention never
+    looks, so a padded batch needs no mask. Packed rows restart their positions at 0, which is how the model tells them apart.
+    """
+    prompt, prompt_len, actions, length = (inputs[k] for k in ("prompt", "prompt_len", "actions", "length"))
+    total = prompt_len + (length - 1).clamp(min=0)
+    place = torch.arange(int(total.max()), device=prompt.device).expand(len(total), -1)
+    start = prompt_len[:, None]
+    ids = torch.where(
+        place < start,
+        prompt.gather(1, place.clamp(max=prompt.shape[1] - 1)),
+        actions.gather(1, (place - start).clamp(0, actions.shape[1] - 1)),
+    )
+    real = place < total[:, None]
+    ids = ids.masked_fill(~real, 0)
+    taken = torch.arange(actions.shape[1], device=prompt.device) < length[:, None]
+    step = torch.arange(actions.shape[1], device=prompt.device)
+    if layout == "packed":
+        offset = (total.cumsum(0) - total)[:, None]
+        ids, place = ids[real][None], place[real][None]
+    else:
+        offset = torch.arange(len(total), device=prompt.device)[:, None] * ids.shape[1]
+    return Laid(ids, place, (offset + start - 1 + step)[taken], actions[taken], taken)

@@ -1,0 +1,368 @@
+"""Language models as policies: any causal model of transformers, whole or through adapters.
+
+Tokens are the truth: ids that were sampled are learnt from as they are, and masks come from lengths, so the padding id may be the
+stop token. The stop token is part of a completion that ended by itself, and is learnt.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from guerdon.core.rng import Key
+from guerdon.errors import UserError, nearest
+from guerdon.policies.codec import Codec
+from guerdon.policies.generate import Drawn, Sampler, decode, takes_positions
+from guerdon.policies.head import backbone, check_head, head_of, plain
+from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quiet
+from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter, merged
+from guerdon.policies.packing import Laid, Layout, lay
+from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
+from guerdon.types import Batch, Origin, Outputs, Prompt, Rollout
+
+
+class TextPolicy:
+    """A causal language model that acts, and learns.
+
+    The policy is the *tempered* model: `forward` divides logits by `temperature` (by 1 when it is 0), as sampling does, so that
+    log-ratios compare like with like. Truncation by top_p and top_k belongs to the sampler alone: `Rollout.logp` is renormalised
+    over what was kept, `forward` is not, so the two differ when truncation is on. Leave it off where old log-probabilities matter.
+
+    temperature, top_p, top_k, max_new: of `sample`. max_length: most tokens of prompt and completion together (default: the
+    model's own limit). layout: "padded", or "packed" for rows end to end without padding. sample_rows: completions decoded
+    at a time. dropout: whether dropout is on in forward passes that build a gradient; it is off everywhere else.
+    version: number of updates behind the weights, written into rollouts; whoever trains the policy counts it up.
+    """
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "hidden", "logits")
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "",
+        max_length: int | None = None,
+        raw: bool = False,
+        stop: Sequence[str] = (),
+        layout: Layout = "padded",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        max_new: int = 128,
+        sample_rows: int = 64,
+        dropout: bool = False,
+    ) -> None:
+        if layout not in ("padded", "packed"):
+            raise UserError(f"unknown layout {layout!r}", hint=nearest(str(layout), ("padded", "packed")))
+        if max_new < 1 or sample_rows < 1:
+            raise UserError(f"max_new {max_new} and sample_rows {sample_rows}, expected integers >= 1")
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.temperature, self.top_p, self.top_k, self.max_new = temperature, top_p, top_k, max_new
+        self.layout, self.sample_rows, self.dropout, self.version = layout, sample_rows, dropout, 0
+        self.codec = Codec(tokenizer, stop=[*_named_stops(tokenizer, stop), *_model_stops(model)], raw=raw)
+        self.max_length = _limit(plain(model).config, max_length)
+        self._frozen: str | None = None
+        self._sampler()
+        check_head(model)
+        if layout == "packed":
+            self._check_packing()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "tiny",
+        *,
+        lora: Lora | None = None,
+        dtype: str = "float32",
+        chat_template: str | None = None,
+        device: str = "cpu",
+        **options: Any,
+    ) -> TextPolicy:
+        """A policy from "tiny" (the embedded model), "gemma-3-270m", a folder of `save_pretrained`, a hub name, or an adapter folder.
+
+        lora: train new adapters and leave the rest alone. On an adapter folder: without `lora` its adapter goes on learning; with
+        `lora` it is merged first. chat_template: in place of the tokenizer's. options: those of the class.
+        Raises UserError for an unknown name, a folder that cannot be loaded, missing weights, and a template that does not fit.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        place = locate(model)
+        adapter = place if (Path(place) / "adapter_config.json").exists() and not (Path(place) / "config.json").exists() else None
+        base = locate(adapter_base(place)) if adapter else place
+        with quiet():
+            network = load(AutoModelForCausalLM, base, dtype=dtype_of(dtype)).to(device)
+            if adapter:
+                network = load_adapter(network, adapter, train=lora is None)
+            if lora is not None:
+                network = lora.wrap(network)
+            own = adapter and (Path(adapter) / "tokenizer_config.json").exists()
+            tokenizer = load(AutoTokenizer, adapter if own and adapter else base)
+        if chat_template is not None:
+            tokenizer.chat_template = chat_template
+        return cls(network, tokenizer, name=str(model), **options)
+
+    # ------------------------------------------------------------ acting
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        key: Key,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        max_new: int | None = None,
+    ) -> list[Rollout]:
+        """n completions of each prompt, prompt by prompt; `group` is the prompt's index. Keywords override the policy's own settings.
+
+        `logp` belongs to the distribution sampled from (tempered, truncated); with temperature 0 (greedy) that is a point, and logp 0.
+        Completion j of prompt i draws its random numbers from `key.fold(i, j)`, whatever else is in the call. A completion ends
+        with a stop token (`end` "stop"), or after max_new tokens or at max_length ("length").
+        Raises UserError for a prompt that leaves no room for a token.
+        """
+        sampler = self._sampler(temperature, top_p, top_k)
+        longest = self.max_new if max_new is None else max_new
+        ids = [self._prompt(p) for p in prompts]
+        jobs = sorted(((i, j) for i in range(len(prompts)) for j in range(n)), key=lambda job: (len(ids[job[0]]), job))
+        drawn: dict[tuple[int, int], Drawn] = {}
+        for start in range(0, len(jobs), self.sample_rows):
+            chunk = jobs[start : start + self.sample_rows]
+            drawn |= zip(chunk, self._decode(chunk, ids, longest, key, sampler), strict=True)
+        origin = (self.version, str(key), sampler.temperature, sampler.top_p, sampler.top_k)
+        return [self._rollout(prompts[i], i, drawn[i, j], Origin(*origin)) for i in range(len(prompts)) for j in range(n)]
+
+    def _decode(self, jobs: Sequence[tuple[int, int]], ids: Sequence[list[int]], longest: int, key: Key, sampler: Sampler) -> list[Drawn]:
+        uniforms = torch.stack([torch.rand(longest, dtype=torch.float64, generator=key.fold(i, j).generator()) for i, j in jobs])
+        budgets = [min(longest, self.max_length - len(ids[i])) for i, _ in jobs]
+        stop = frozenset(self.codec.stop_ids)
+        self.model.eval()
+        return decode(self.model, [ids[i] for i, _ in jobs], uniforms.to(self.device), budgets, stop, sampler)
+
+    def _rollout(self, prompt: Prompt, group: int, drawn: Drawn, origin: Origin) -> Rollout:
+        text = self.codec.text(drawn.ids[: len(drawn.ids) - drawn.stopped].tolist())
+        mask = torch.ones(len(drawn.ids), dtype=torch.bool)
+        end = "stop" if drawn.stopped else "length"
+        return Rollout(prompt, text, drawn.ids, drawn.logp, mask, group=group, end=end, origin=origin)
+
+    def _sampler(self, temperature: float | None = None, top_p: float | None = None, top_k: int | None = None) -> Sampler:
+        given = (temperature, top_p, top_k)
+        own = (self.temperature, self.top_p, self.top_k)
+        try:
+            return Sampler(*(o if g is None else g for g, o in zip(given, own, strict=True)))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    # ------------------------------------------------------------ encoding
+
+    def encode(self, rollout: Rollout) -> Rollout:
+        """An offline rollout with its `actions` and `mask`; one that has actions is given back as it is."""
+        if rollout.actions is not None:
+            return rollout
+        ids = torch.tensor(self.codec.completion_ids(rollout), dtype=torch.long)
+        return rollout.with_(actions=ids, mask=torch.ones(len(ids), dtype=torch.bool))
+
+    def lengths(self, rollout: Rollout) -> tuple[int, int]:
+        """Tokens of the prompt and of the completion."""
+        return len(self.codec.prompt_ids(rollout.prompt)), len(self.encode(rollout))
+
+    def fits(self, rollout: Rollout) -> bool:
+        """Whether prompt and completion together are within `max_length`."""
+        return sum(self.lengths(rollout)) <= self.max_length
+
+    def _prompt(self, prompt: Prompt, completion: int | None = None) -> list[int]:
+        ids = self.codec.prompt_ids(prompt)
+        if len(ids) + (1 if completion is None else completion) > self.max_length:
+            rest = "and a completion needs at least 1" if completion is None else f"and its completion {completion}"
+            raise UserError(
+                f"prompt {prompt.id!r} has {len(ids)} tokens {rest}: more than the limit of {self.max_length}",
+                hint="nothing is cut silently: raise max_length (where the model allows it), shorten the prompt, or leave the row out "
+                "(policy.fits tells)",
+            )
+        return ids
+
+    def collate(self, rollouts: Sequence[Rollout]) -> Batch:
+        """Rows of `prompt (N, P)`, `prompt_len (N,)`, `actions (N, T)` and `length (N,)`, padded to the right; offline rollouts are
+        encoded. `unit` is the group. `old_logp` is there when every rollout has its log-probabilities.
+
+        Raises UserError for a row over `max_length`, and for no rows.
+        """
+        if not rollouts:
+            raise UserError("no rollouts to collate", hint="give at least one")
+        done = [self.encode(r) for r in rollouts]
+        prompts = [torch.tensor(self._prompt(r.prompt, len(r))) for r in done]
+        actions = [r.actions for r in done if r.actions is not None]
+        mask = [torch.ones(len(r), dtype=torch.bool) if r.mask is None else r.mask for r in done]
+        logp = [r.logp for r in done if r.logp is not None]
+        inputs = {
+            "prompt": _stack(prompts),
+            "prompt_len": torch.tensor([len(p) for p in prompts]),
+            "actions": _stack(actions),
+            "length": torch.tensor([len(a) for a in actions]),
+        }
+        group = torch.tensor([r.group for r in done])
+        old = _stack(logp).to(self.device) if len(logp) == len(done) else None
+        moved = {k: v.to(self.device) for k, v in inputs.items()}
+        return Batch(moved, _stack(mask).to(self.device), group.to(self.device), group.to(self.device), old_logp=old)
+
+    # ------------------------------------------------------------ learning
+
+    def forward(self, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
+        """logp `(N, T)` in nats, under logits / temperature; 0 behind the end of a row.
+
+        Asked for by name in `need`: entropy `(N, T)` of the same distribution; in `extra` hidden `(N, T, D)`, the last state before
+        each decision, and logits `(N, T, V)`, float32 and tempered (memory!). Only decisions go through the LM head.
+        """
+        unknown = sorted(need - set(self.NEEDS))
+        if unknown:
+            raise UserError(f"a text policy does not give {unknown[0]!r}", hint=nearest(unknown[0], self.NEEDS))
+        laid = lay(batch.inputs, self.layout)
+        hidden = self._states(laid)
+        head, temperature = head_of(self.model), self.temperature or 1.0
+        logp = entropy = None
+        if need & {"logp", "entropy"}:
+            out = head.logp(hidden, laid.target, temperature, "entropy" in need)
+            logp = _spread(out.logp, laid.taken)
+            entropy = None if out.entropy is None else _spread(out.entropy, laid.taken)
+        extra: dict[str, Tensor] = {}
+        if "hidden" in need:
+            extra["hidden"] = _spread(hidden, laid.taken)
+        if "logits" in need:
+            extra["logits"] = _spread(head.logits(hidden, temperature), laid.taken)
+        return Outputs(logp if "logp" in need else None, entropy, extra=extra)
+
+    def _states(self, laid: Laid) -> Tensor:
+        """The hidden state before each decision, `(M, D)`."""
+        self.model.train(self.dropout and torch.is_grad_enabled())
+        where = {"position_ids": laid.position} if takes_positions(self.model) else {}
+        states = backbone(self.model)(input_ids=laid.ids, use_cache=False, **where).last_hidden_state
+        self.model.eval()
+        return states.flatten(0, 1)[laid.state]
+
+    @torch.no_grad()
+    def _check_packing(self) -> None:
+        ids = torch.arange(3, 15, device=self.device).view(2, 6) % plain(self.model).config.get_text_config().vocab_size
+        size = torch.tensor([3, 2], device=self.device)
+        inputs = {"prompt": ids[:, :3], "prompt_len": size, "actions": ids[:, 3:], "length": size}
+        apart, together = (self._states(lay(inputs, layout)) for layout in ("padded", "packed"))
+        tolerance = 1e-5 if apart.dtype == torch.float32 else 2e-2
+        if not takes_positions(self.model) or float((apart - together).abs().max() / apart.abs().max()) > tolerance:
+            raise UserError(
+                f"{type(plain(self.model)).__name__} does not keep packed rows apart (its attention looks across rows)",
+                hint='use layout="padded"',
+            )
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        return list(trainable(self.model).values())
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    # ------------------------------------------------------------ keeping
+
+    @property
+    def frozen(self) -> str:
+        """Identity of the weights that do not learn; "" when all do."""
+        if self._frozen is None:
+            self._frozen = frozen_digest(self.model)
+        return self._frozen
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**module_state(self.model, self.frozen), "version": self.version}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        load_module_state(self.model, self.frozen, state)
+        self.version = int(state["version"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the manifest: what this policy is and how it reads and writes text."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(self.codec.stop_ids))
+        return {
+            "model": self.name,
+            "architecture": type(plain(self.model)).__name__,
+            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "trainable": sum(p.numel() for p in self.parameters()),
+            "prompts": "chat template; a string prompt is one user message" if self.codec.chat else "raw text",
+            "stop_tokens": tokens,
+            "max_length": self.max_length,
+            "sampling": {k: getattr(self, k) for k in ("temperature", "top_p", "top_k", "max_new")},
+            "layout": self.layout,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write weights (adapters merged), tokenizer, template and generation settings for plain transformers, and load them again.
+
+        With adapters, the adapter alone is in `folder/adapter`. The folder is read back as any user would and compared: RunStopped
+        when a logit differs.
+        """
+        from transformers import AutoModelForCausalLM
+
+        folder = Path(folder)
+        whole = merged(self.model)
+        network = plain(whole).eval()
+        network.generation_config = copy.deepcopy(network.generation_config)
+        network.generation_config.eos_token_id = list(self.codec.stop_ids)
+        pad = self.tokenizer.pad_token_id
+        network.generation_config.pad_token_id = self.codec.stop_ids[0] if pad is None else pad
+        with quiet():
+            network.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            if is_adapted(self.model):
+                self.model.save_pretrained(folder / "adapter")
+            compare_saved(AutoModelForCausalLM, folder, self.model, network, self.tokenizer)
+        (folder / "guerdon.json").write_text(json.dumps(self.facts, indent=2) + "\n")
+
+
+def _stack(rows: Sequence[Tensor]) -> Tensor:
+    """Rows padded with 0 to the right; at least one column."""
+    width = max(1, *(len(r) for r in rows))
+    out = rows[0].new_zeros(len(rows), width)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def _spread(values: Tensor, taken: Tensor) -> Tensor:
+    """`(M, ...)` values put where `taken (N, T)` is True, 0 elsewhere."""
+    out = values.new_zeros(*taken.shape, *values.shape[1:])
+    return out.index_put((taken,), values)
+
+
+def _named_stops(tokenizer: Any, names: Sequence[str]) -> list[int]:
+    ids = []
+    for name in names:
+        pieces = tokenizer(name, add_special_tokens=False).input_ids
+        if len(pieces) != 1:
+            raise UserError(f"stop token {name!r} is {len(pieces)} tokens for this tokenizer", hint="name one token of the vocabulary")
+        ids += pieces
+    return ids
+
+
+def _model_stops(model: Any) -> list[int]:
+    """The ids that the model's own generation settings stop at."""
+    causal = plain(model)
+    found: list[int] = []
+    for config in (getattr(causal, "generation_config", None), causal.config.get_text_config()):
+        ids = getattr(config, "eos_token_id", None)
+        found += [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+    return found
+
+
+def _limit(config: Any, asked: int | None) -> int:
+    text = config.get_text_config()
+    own = next((getattr(text, k) for k in ("max_position_embeddings", "n_positions", "max_seq_len") if getattr(text, k, None)), 2**31)
+    if asked is None:
+        return own
+    if not 2 <= asked <= own:
+        raise UserError(f"max_length {asked}, expected 2 to {own} (the model's context)")
+    return asked

@@ -1,0 +1,83 @@
+"""Small random models and a real little tokenizer, saved as ordinary transformers folders: for tests, no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guerdon.policies.loading import quiet
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{% if m['role'] == 'assistant' %}<|end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+SPECIAL = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
+CORPUS = (
+    "The food was great and the staff were very kind to all of us.",
+    "A dull film: two hours, no plot, and the end comes too late.",
+    "What is 12 plus 30? The answer is 42, and 4 times 7 makes 28.",
+    "He said that the road to the old mill is long, but worth it.",
+)
+
+
+def small_tokenizer(*, template: str | None = TEMPLATE, pad: str = "<|pad|>", bos: bool = False) -> Any:
+    """A byte-level BPE tokenizer trained on four sentences (about 300 ids). pad: may be the stop token `<|end|>`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = [*SPECIAL, "<|begin|>"] if bos else list(SPECIAL)
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tok.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tok.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False),  # type: ignore[call-arg]
+    )
+    if bos:
+        begin = ("<|begin|>", tok.token_to_id("<|begin|>"))
+        tok.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[begin])  # type: ignore[assignment]
+    fast = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="<|end|>", pad_token=pad, bos_token="<|begin|>" if bos else None)
+    fast.chat_template = template
+    return fast
+
+
+def small_config(kind: str, tokenizer: Any, **changes: Any) -> Any:
+    """Config of a 2-layer model of width 32: llama, qwen2, gemma2 (softcapped logits), gemma3 (tied head, sliding window), granite
+    (scaled logits) or gpt2 (learnt positions)."""
+    from transformers import AutoConfig
+
+    shared: dict[str, Any] = dict(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
+    shared |= dict(pad_token_id=tokenizer.pad_token_id, max_position_embeddings=128)
+    if kind == "gpt2":
+        return AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=4, **{**shared, "n_positions": 128, **changes})
+    shared |= dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    special: dict[str, dict[str, Any]] = {
+        "llama": {},
+        "qwen2": dict(tie_word_embeddings=True),
+        "gemma2": dict(final_logit_softcapping=2.0, sliding_window=6, query_pre_attn_scalar=8),
+        "gemma3_text": dict(sliding_window=6, layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=8),
+        "granite": dict(logits_scaling=4.0),
+    }
+    return AutoConfig.for_model(kind, **{**shared, **special[kind], **changes})
+
+
+def small_model(folder: Path, kind: str = "llama", *, tokenizer: Any = None, seed: int = 0, std: float = 0.3, **changes: Any) -> str:
+    """Write a random causal model and its tokenizer into `folder`; gives the folder as text.
+
+    std: of the random weights; wide enough that distributions are far from uniform.
+    """
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tokenizer if tokenizer is not None else small_tokenizer()
+    config = small_config(kind, tokenizer, **changes)
+    config.initializer_range = std
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return str(folder)
