@@ -1,0 +1,144 @@
+"""The page of a report, put together from the runs and the template beside this file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from guerdon.report import Table, plots
+from guerdon.report.read import RunData, read_all
+from guerdon.report.shade import early_late
+
+# The summary's columns: metric, header, and whether the start of the run is shown beside its end.
+COLUMNS: Sequence[tuple[str, str, bool]] = (
+    ("reward", "reward", True),
+    ("rewards/accuracies", "accuracy", True),
+    ("rewards/margins", "margin", True),
+    ("kl", "KL / token", False),
+    ("kl/sequence", "KL / response", False),
+    ("entropy", "entropy", True),
+    ("completions/mean_length", "length", True),
+)
+GOOD, BAD = ("better", "improved", "holds", "good", "fine"), ("gamed", "hacked", "worse", "broken", "failed", "collapsed")
+
+
+def render(
+    dirs: Sequence[Path | str], *, verdicts: Sequence[Mapping[str, str]] | None = None, tables: Sequence[Table] | None = None
+) -> str:
+    """The HTML text; see `guerdon.report.write`."""
+    runs = read_all(dirs)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = number
+    bins = plots.shared_bins(runs)
+    spoken = verdicts if verdicts is not None else [v for run in runs for v in run.verdicts]
+    return environment.get_template("page.html.j2").render(
+        title=" and ".join(sorted({run.paper for run in runs if run.paper})) or "Run",
+        runs=[{"name": run.name, "color": f"var(--c{i % plots.SERIES})", "steps": run.steps} for i, run in enumerate(runs)],
+        facts=headline(runs),
+        verdicts=[{"run": v.get("run", ""), "verdict": v.get("verdict", ""), "why": v.get("why", ""), "tone": tone(v)} for v in spoken],
+        tables=[
+            {"title": t, "header": list(h), "rows": [list(map(cell, r)) for r in rows], "note": note} for t, h, rows, note in tables or ()
+        ],
+        summary=summary(runs),
+        sections=plots.sections(runs),
+        distributions=[(run.name, *plots.distribution(run, i, bins)) for i, run in enumerate(runs) if any(plots.split_early_late(run))],
+        samples=[(run.name, i % plots.SERIES, *early_late(run)) for i, run in enumerate(runs) if run.samples],
+        config=compare([flat(run.config) for run in runs]),
+        manifest=compare([flat(run.manifest) for run in runs]),
+    )
+
+
+def headline(runs: Sequence[RunData]) -> list[tuple[str, str]]:
+    """What all runs have in common, in a few words."""
+    out = []
+    for key in ("model", "data", "reward"):
+        values = {text(run.config.get(key)) for run in runs if key in run.config}
+        if len(values) == 1:
+            out.append((key, values.pop()))
+    return out
+
+
+def summary(runs: Sequence[RunData]) -> dict[str, Any]:
+    """One row a run: steps, first and last values (each the mean of a tenth of the run), time and memory."""
+    columns = [(m, h, both) for m, h, both in COLUMNS if any(run.series.get(m) for run in runs)]
+    rows = []
+    for run in runs:
+        cells = [str(run.steps)]
+        for metric, _, both in columns:
+            first, last = ends(run.series.get(metric, ([], []))[1])
+            cells.append("-" if last is None else f"{number(first)} → {number(last)}" if both else number(last))
+        seconds = run.summary.get("seconds") or sum(run.series.get("seconds", ([], []))[1]) or None
+        memory = run.summary.get("peak_memory")
+        cells += [duration(seconds) if seconds else "-", f"{memory / 2**30:.1f} GiB" if memory else "-"]
+        rows.append(cells)
+    return {"header": ["steps", *(h for _, h, _ in columns), "time", "memory"], "rows": rows}
+
+
+def ends(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Means of the first and of the last tenth."""
+    if not values:
+        return None, None
+    k = max(1, len(values) // 10)
+    return sum(values[:k]) / k, sum(values[-k:]) / k
+
+
+def compare(each: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    """Rows (name, value of each run, whether they differ), the differing ones first."""
+    keys = list(dict.fromkeys(key for one in each for key in one))
+    rows = [(key, values := [text(one.get(key, "-")) for one in each], len(set(values)) > 1) for key in keys]
+    return sorted(rows, key=lambda row: not row[2])
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def tone(verdict: Mapping[str, str]) -> str:
+    word = str(verdict.get("verdict", "")).lower()
+    return "bad" if any(w in word for w in BAD) else "good" if any(w in word for w in GOOD) else "plain"
+
+
+def cell(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without a needless exponent."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if value == 0:
+        return "0"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if size >= 1e-3 else f"{value:.1e}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
