@@ -41,6 +41,7 @@ class TextPolicy:
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "hidden", "logits")
+    SHARED: ClassVar[tuple[str, ...]] = ("tokenizer", "codec")
 
     def __init__(
         self,
