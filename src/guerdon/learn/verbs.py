@@ -48,15 +48,28 @@ def with_ref(batch: Batch, ref: Reference) -> Batch:
 
 
 def pair_batch(policy: Policy, preferences: Sequence[Preference]) -> Batch:
-    """Rows (2k, 2k+1) are the chosen and the rejected response of pair k; its label and margin stand at the chosen row."""
+    """Rows (2k, 2k+1) are the chosen and the rejected response of pair k.
+
+    `label` of the chosen row is the probability that it is better; `extra["rating"]` of the chosen row less that of the rejected one is
+    the pair's margin.
+    """
     rollouts = [r.with_(group=k) for k, p in enumerate(preferences) for r in (p.ranked[0], p.ranked[-1])]
     batch = policy.collate(rollouts)
-    row = torch.arange(len(rollouts)).view(-1, 2)
     label = torch.tensor([v for p in preferences for v in (p.label, 1 - p.label)])
-    margin = torch.tensor([v for p in preferences for v in (p.margin or 0.0, 0.0)])
-    return batch.with_(
-        unit=row.new_tensor(range(len(preferences))).repeat_interleave(2), pairs=row, label=label, extra={**batch.extra, "margin": margin}
-    )
+    rating = torch.tensor([v for p in preferences for v in (p.margin or 0.0, 0.0)])
+    unit = torch.arange(len(preferences)).repeat_interleave(2)
+    pairs = torch.arange(len(rollouts)).view(-1, 2)
+    return batch.with_(unit=unit, pairs=pairs, label=label, extra={**batch.extra, "rating": rating})
+
+
+def rated_batch(policy: Policy, rollouts: Sequence[Rollout], *, gap: float) -> Batch:
+    """All pairs of the batch whose ratings (`prompt.meta["rating"]`) differ by more than `gap`: every response is read once and
+    compared with many. The rows are one unit, since each is in many pairs; labels are 1."""
+    batch = policy.collate(rollouts)
+    rating = torch.tensor([float(r.prompt.meta["rating"]) for r in rollouts])
+    pairs = ((rating[:, None] - rating[None, :]) > gap).nonzero()
+    one = torch.ones(len(rollouts))
+    return batch.with_(unit=torch.zeros_like(batch.unit), pairs=pairs, label=one, extra={**batch.extra, "rating": rating})
 
 
 def chosen(batch: Batch, x: Tensor) -> Tensor:

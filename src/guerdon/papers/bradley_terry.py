@@ -4,13 +4,14 @@ Problem: people can say which of two responses is better, not how good one is.
 Idea: give every response one number; the chance that a beats b is `sigmoid(r_a - r_b)`; fit the numbers by maximum likelihood.
 Options from its successors: a margin from the ratings (Llama 2, arXiv 2307.09288), a soft label from the raters' votes, and a
 penalty that centres the rewards on zero (arXiv 2312.09244), whose offset the pairs leave free.
-Left out: all K(K-1)/2 pairs of a ranked list in one batch element (InstructGPT); give the pairs instead.
+Responses with ratings instead of pairs are all compared within a batch (`build_rated`), as InstructGPT compares all answers to a prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,8 +21,8 @@ from guerdon.core.reduce import mean
 from guerdon.core.rng import Key
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline, steps_of
-from guerdon.learn.verbs import chosen, pair_batch, rejected
-from guerdon.types import Batch, Outputs, Paper, Policy, Preference, Recipe, Term, pairs
+from guerdon.learn.verbs import chosen, pair_batch, rated_batch, rejected
+from guerdon.types import Batch, Outputs, Paper, Policy, Preference, Recipe, Rollout, Term, pairs
 
 PAPER = Paper(
     title="Rank Analysis of Incomplete Block Designs (Bradley-Terry); as reward models: Training Language Models to Follow Instructions",
@@ -54,9 +55,8 @@ def term(margin: float = 0.0, votes: bool = False) -> Term:
 
     def loss(o: Outputs, b: Batch) -> torch.Tensor:
         label = chosen(b, b.label) if votes else 1.0
-        return reward_loss.bradley_terry(
-            chosen(b, o.score), rejected(b, o.score), margin=margin * chosen(b, b.extra["margin"]), label=label
-        )
+        offset = margin * (chosen(b, b.extra["rating"]) - rejected(b, b.extra["rating"]))
+        return reward_loss.bradley_terry(chosen(b, o.score), rejected(b, o.score), margin=offset, label=label)
 
     def watch(o: Outputs, b: Batch) -> dict[str, torch.Tensor]:
         difference = chosen(b, o.score) - rejected(b, o.score)
@@ -80,7 +80,16 @@ def centering_term(coef: float) -> Term:
 
 
 def build(cfg: Config, scorer: Policy, pairs: Sequence[Preference], key: Key) -> Recipe:
-    steps = cfg.steps or steps_of(len(pairs), cfg.batch, None, cfg.epochs)
+    return _recipe(cfg, scorer, pairs, lambda items: pair_batch(scorer, items), key)
+
+
+def build_rated(cfg: Config, scorer: Policy, rated: Sequence[Rollout], key: Key, *, gap: float = 1.0) -> Recipe:
+    """The same from rated responses (`prompt.meta["rating"]`): a batch learns from all its pairs more than `gap` apart."""
+    return _recipe(cfg, scorer, rated, lambda items: rated_batch(scorer, items, gap=gap), key)
+
+
+def _recipe(cfg: Config, scorer: Policy, items: Sequence[Any], collate: Callable[[Sequence[Any]], Batch], key: Key) -> Recipe:
+    steps = cfg.steps or steps_of(len(items), cfg.batch, None, cfg.epochs)
     terms = [term(cfg.margin, cfg.votes)] + ([centering_term(cfg.centering)] if cfg.centering else [])
     learner = learner_for(scorer, terms, cfg.optim, steps)
-    return offline(learner=learner, items=pairs, collate=lambda items: pair_batch(scorer, items), batch=cfg.batch, steps=steps, key=key)
+    return offline(learner=learner, items=items, collate=collate, batch=cfg.batch, steps=steps, key=key)
