@@ -302,7 +302,9 @@ class Stateful(Protocol):
 
 class Policy(Stateful, Protocol):
     """Whatever acts: a language model, a diffusion model, a controller. `collate` is the only writer of `Batch.inputs`, `forward`
-    their only reader."""
+    their only reader. `version` counts the updates its weights have had; the learner keeps it, rollouts carry it."""
+
+    version: int
 
     def sample(self, prompts: Sequence[Prompt], n: int, key: Key) -> list[Rollout]:
         """n rollouts of each prompt, prompt by prompt; `group` is the prompt's index."""

@@ -115,6 +115,7 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
+        self.policy.version = self.updates
         losses = {f"loss/{t.name}": float(sums[f"loss/{t.name}"]) for t in self.terms}
         watched = {k: float(v) for k, v in sums.items() if k not in losses}
         total = sum(t.coef * losses[f"loss/{t.name}"] for t in self.terms)
@@ -171,7 +172,7 @@ class Learner:
             )
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = int(state["updates"])
+        self.updates = self.policy.version = int(state["updates"])
 
 
 def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int) -> Learner:

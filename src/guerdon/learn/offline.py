@@ -10,7 +10,8 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn.learner import Learner
-from guerdon.learn.verbs import Reference, with_ref
+from guerdon.learn.verbs import update_with_ref
+from guerdon.policies.refs import Reference
 from guerdon.types import Batch, Metrics, Probe, Recipe, Stateful
 
 
@@ -36,8 +37,7 @@ def offline(
     total = steps_of(len(items), batch, steps, epochs)
 
     def step(t: int) -> Metrics:
-        data = collate(cursor.at(t))
-        return learner.update(data if ref is None else with_ref(data, ref))
+        return update_with_ref(learner, collate(cursor.at(t)), ref)
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}
     return Recipe(live, step, total, probes, final=learner.policy.save, facts=facts or {})

@@ -11,7 +11,8 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn.learner import Learner
-from guerdon.learn.verbs import Credit, Reference, check_alive, rollout_metrics, with_adv, with_ref
+from guerdon.learn.verbs import Credit, check_alive, rollout_metrics, with_adv, with_ref
+from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
 
 
@@ -53,12 +54,16 @@ def online(
         check_alive(scores)
         data = policy.collate(rollouts)
         if ref is not None:
+            if learner.updates == 0:
+                check_step0(policy, ref, data)
             data = with_ref(data, ref)
         metrics = rollout_metrics(rollouts, scores, data)
         data = with_adv(data, credit(scores, data))
         for epoch in range(epochs):
             for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)):
                 metrics = metrics | learner.update(part)
+                if ref is not None:
+                    ref.tick(learner.updates)
         return metrics
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}

@@ -10,7 +10,8 @@ from guerdon.data.buffer import Buffer
 from guerdon.data.cursor import Cursor
 from guerdon.errors import RunStopped
 from guerdon.learn.learner import Learner
-from guerdon.learn.verbs import Reference, with_ref
+from guerdon.learn.verbs import update_with_ref
+from guerdon.policies.refs import Reference
 from guerdon.types import Batch, Metrics, Probe, Recipe, Rollout, Stateful
 
 
@@ -45,7 +46,7 @@ def rounds(
                 )
             buffer.replace(made)
         data = collate(Cursor(buffer.items, batch, key.fold("round", number)).at(inner))
-        return metrics | learner.update(data if ref is None else with_ref(data, ref))
+        return metrics | update_with_ref(learner, data, ref)
 
     live = {"learner": learner, "buffer": buffer, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}
     return Recipe(live, step, rounds * steps_per_round, probes, final=learner.policy.save, facts=facts or {})

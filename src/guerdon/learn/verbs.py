@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,14 +11,12 @@ from torch import Tensor
 from guerdon.core import credit, kl
 from guerdon.core.place import place
 from guerdon.errors import RunStopped
+from guerdon.learn.learner import Learner
+from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Preference, Rollout, Score
 
 Credit = Callable[[Sequence[Score], Batch], Tensor]
 """Scores and their batch to advantages, `(N,)` or `(N, T)`."""
-
-
-class Reference(Protocol):
-    def logp(self, batch: Batch) -> Tensor: ...
 
 
 def values(scores: Sequence[Score]) -> Tensor:
@@ -26,7 +24,7 @@ def values(scores: Sequence[Score]) -> Tensor:
     return torch.tensor([s.value for s in scores], dtype=torch.float32)
 
 
-def placed(scores: Sequence[Score], batch: Batch, at: str = "end") -> Tensor:
+def placed(scores: Sequence[Score], batch: Batch, at: Literal["end", "each", "spread"] = "end") -> Tensor:
     """`(N, T)`: span values on the decision axis (`core.place`)."""
     return place([s.spans for s in scores], batch.mask.shape[1], at=at).to(torch.float32)
 
@@ -45,6 +43,17 @@ def with_adv(batch: Batch, adv: Tensor) -> Batch:
 def with_ref(batch: Batch, ref: Reference) -> Batch:
     """The batch with the reference's log-probabilities."""
     return batch.with_(ref_logp=ref.logp(batch))
+
+
+def update_with_ref(learner: Learner, batch: Batch, ref: Reference | None) -> Metrics:
+    """One update against a reference: checked to be the policy itself before the first update, told after each."""
+    if ref is None:
+        return learner.update(batch)
+    if learner.updates == 0:
+        check_step0(learner.policy, ref, batch)
+    metrics = learner.update(with_ref(batch, ref))
+    ref.tick(learner.updates)
+    return metrics
 
 
 def pair_batch(policy: Policy, preferences: Sequence[Preference]) -> Batch:
