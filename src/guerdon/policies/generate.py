@@ -48,7 +48,7 @@ class Sampler:
             kept = logits.topk(self.top_k, -1).indices
             logits = torch.full_like(logits, -torch.inf).scatter(1, kept, logits.gather(1, kept))
         if self.top_p < 1:
-            ordered, order = logits.sort(-1, descending=True, stable=True)
+            ordered, order = logits.sort(stable=True, dim=-1, descending=True)
             mass = ordered.softmax(-1)
             outside = mass.cumsum(-1) - mass >= self.top_p
             outside[:, 0] = False
