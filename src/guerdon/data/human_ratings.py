@@ -270,6 +270,24 @@ def rating_pairs(sentences: Sequence[RatedSentence], *, gap: float = 1.0, n: int
     return [pairs[i] for i in order]
 
 
+def rating_lists(sentences: Sequence[RatedSentence], *, size: int, key: Key) -> list[Preference]:
+    """Lists of `size` sentences of one domain, best rated first, every sentence in one list (the few left over are dropped).
+
+    Reading a sentence once and comparing it with all others of its list teaches a reward model far more per sentence than pairs do.
+    Each response's own `prompt.meta["rating"]` is its mean rating.
+    """
+    if size < 2:
+        raise UserError(f"lists of {size} sentences", hint="a list ranks at least 2")
+    lists = []
+    for domain, group in _by_domain(sentences).items():
+        order = key.fold("rating_lists", domain).permutation(len(group))
+        for start in range(0, len(group) - size + 1, size):
+            chosen = sorted((group[i] for i in order[start : start + size]), key=lambda s: (-s.mean, s.id))
+            ranked = tuple(demo(s) for s in chosen)
+            lists.append(Preference(prompt(domain, f"{domain}/list/{start // size}"), ranked, source="human-ratings"))
+    return [lists[i] for i in key.fold("rating_lists", "order").permutation(len(lists))]
+
+
 def _by_domain(sentences: Sequence[RatedSentence]) -> dict[str, list[RatedSentence]]:
     """Each domain's sentences from the lowest mean to the highest."""
     groups: dict[str, list[RatedSentence]] = {}

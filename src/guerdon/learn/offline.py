@@ -31,7 +31,7 @@ def offline(
 ) -> Recipe:
     """A recipe whose step updates the learner on the next `batch` items.
 
-    Give `steps` or `epochs` (passes over the items). ref: fills `ref_logp`.
+    Give `steps` or `epochs` (passes over the items). ref: fills `ref_logp`, and is told after every update (`Ema`, `Lagged`).
     """
     cursor = Cursor(items, batch, key.fold("items"))
     total = steps_of(len(items), batch, steps, epochs)

@@ -77,7 +77,7 @@ def run(
         _claim_folder(out, config, resume)
         start = checkpoint.load(out / "checkpoints", recipe.state) or 0
         _write_manifest(out, recipe, start)
-        began, last = time.monotonic(), Metrics()
+        began, last = time.monotonic(), _last_metrics(out) if start == recipe.steps else Metrics()
         with ExitStack() as stack:
             journal = stack.enter_context(_Journal(out, start))
             for sink in sinks:
@@ -116,10 +116,10 @@ def _claim_folder(out: Path, config: Mapping[str, Any] | None, resume: bool) -> 
         if given is not None and there != given:
             changes = "\n".join(f"  {name}: there {a!r}, now {b!r}" for name, a, b in _differences(there, given))
             raise UserError(f"{out} holds a run of another configuration\n{changes}", hint="give another --out, or delete the folder")
-        if not resume and checkpoint.steps(out / "checkpoints"):
-            raise UserError(f"{out} already holds checkpoints", hint=f"guerdon resume {out}, or give another --out")
-    elif out.exists() and any(out.iterdir()):
+    elif not (out / "manifest.json").exists() and out.exists() and any(p.suffix != ".tmp" for p in out.iterdir()):
         raise UserError(f"{out} is not empty and is no run folder", hint="give a new or empty folder")
+    if not resume and checkpoint.steps(out / "checkpoints"):
+        raise UserError(f"{out} already holds checkpoints", hint=f"guerdon resume {out}, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
     if given is not None and not path.exists():
         checkpoint.write_text(path, json.dumps(given, indent=1))
@@ -161,6 +161,13 @@ def _summary(out: Path, steps: int, began: float, last: Metrics, start: int) -> 
     return Summary(out, steps, time.monotonic() - began, dict(last), start or None, peak)
 
 
+def _last_metrics(out: Path) -> Metrics:
+    """Those of the last step in the journal: what a run that is already finished came to."""
+    path = out / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return Metrics({k: v for k, v in json.loads(lines[-2]).items() if k != "step"}) if len(lines) > 1 else Metrics()
+
+
 class _Journal:
     """`metrics.jsonl` and `samples.jsonl`, cut back to the checkpoint that the run goes on from."""
 
@@ -170,7 +177,8 @@ class _Journal:
             _cut(path, start)
 
     def __enter__(self) -> _Journal:
-        self.files = [path.open("a", encoding="utf-8") for path in self.paths]
+        # Half of a surrogate pair, which no encoder takes, becomes its JSON escape.
+        self.files = [path.open("a", encoding="utf-8", errors="backslashreplace") for path in self.paths]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,10 +202,11 @@ def _cut(path: Path, start: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # Not splitlines: responses may hold U+2028, U+0085 and the like, which JSON leaves as they are.
+    for line in path.read_bytes().split(b"\n"):
         try:
             if json.loads(line)["step"] < start:
-                kept.append(line)
+                kept.append(line.decode())
         except ValueError:
             break
     checkpoint.write_text(path, "".join(line + "\n" for line in kept))

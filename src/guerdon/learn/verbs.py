@@ -56,29 +56,33 @@ def update_with_ref(learner: Learner, batch: Batch, ref: Reference | None) -> Me
     return metrics
 
 
-def pair_batch(policy: Policy, preferences: Sequence[Preference]) -> Batch:
-    """Rows (2k, 2k+1) are the chosen and the rejected response of pair k.
+def pair_batch(policy: Policy, preferences: Sequence[Preference], *, gap: float = 0.0) -> Batch:
+    """Every response of every preference is a row; every better-worse pair within a preference is a pair of rows.
 
-    `label` of the chosen row is the probability that it is better; `extra["rating"]` of the chosen row less that of the rejected one is
-    the pair's margin.
+    A pair gives rows (chosen, rejected); a ranked list of K gives K rows and all its K(K-1)/2 pairs, less those whose ratings
+    (`prompt.meta["rating"]` of each response) differ by no more than `gap`. `label` of the chosen row is the probability that it is
+    better (1 in lists); `extra["rating"]` of the chosen row less that of the rejected one is the pair's margin, 0 when unknown.
     """
-    rollouts = [r.with_(group=k) for k, p in enumerate(preferences) for r in (p.ranked[0], p.ranked[-1])]
+    rollouts, label, rating, pairs = [], [], [], []
+    for k, preference in enumerate(preferences):
+        first, ranked = len(rollouts), preference.ranked
+        rated = _ratings(preference)
+        rollouts += [r.with_(group=k) for r in ranked]
+        label += [preference.label if len(ranked) == 2 else 1.0] + [1 - preference.label if len(ranked) == 2 else 1.0] * (len(ranked) - 1)
+        rating += rated or [0.0] * len(ranked)
+        better = ((i, j) for j in range(len(ranked)) for i in range(j))
+        pairs += [(first + i, first + j) for i, j in better if not rated or len(ranked) == 2 or rated[i] - rated[j] > gap]
     batch = policy.collate(rollouts)
-    label = torch.tensor([v for p in preferences for v in (p.label, 1 - p.label)])
-    rating = torch.tensor([v for p in preferences for v in (p.margin or 0.0, 0.0)])
-    unit = torch.arange(len(preferences)).repeat_interleave(2)
-    pairs = torch.arange(len(rollouts)).view(-1, 2)
-    return batch.with_(unit=unit, pairs=pairs, label=label, extra={**batch.extra, "rating": rating})
+    columns = {**batch.extra, "rating": torch.tensor(rating)}
+    return batch.with_(unit=batch.group, pairs=torch.tensor(pairs, dtype=torch.long).view(-1, 2), label=torch.tensor(label), extra=columns)
 
 
-def rated_batch(policy: Policy, rollouts: Sequence[Rollout], *, gap: float) -> Batch:
-    """All pairs of the batch whose ratings (`prompt.meta["rating"]`) differ by more than `gap`: every response is read once and
-    compared with many. The rows are one unit, since each is in many pairs; labels are 1."""
-    batch = policy.collate(rollouts)
-    rating = torch.tensor([float(r.prompt.meta["rating"]) for r in rollouts])
-    pairs = ((rating[:, None] - rating[None, :]) > gap).nonzero()
-    one = torch.ones(len(rollouts))
-    return batch.with_(unit=torch.zeros_like(batch.unit), pairs=pairs, label=one, extra={**batch.extra, "rating": rating})
+def _ratings(preference: Preference) -> list[float]:
+    """One number per response whose differences are the margins; empty when they are unknown."""
+    if len(preference.ranked) == 2 and preference.margin is not None:
+        return [preference.margin, 0.0]
+    found = [r.prompt.meta.get("rating") for r in preference.ranked]
+    return [float(x) for x in found if x is not None] if None not in found else []
 
 
 def chosen(batch: Batch, x: Tensor) -> Tensor:

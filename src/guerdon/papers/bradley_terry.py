@@ -4,14 +4,13 @@ Problem: people can say which of two responses is better, not how good one is.
 Idea: give every response one number; the chance that a beats b is `sigmoid(r_a - r_b)`; fit the numbers by maximum likelihood.
 Options from its successors: a margin from the ratings (Llama 2, arXiv 2307.09288), a soft label from the raters' votes, and a
 penalty that centres the rewards on zero (arXiv 2312.09244), whose offset the pairs leave free.
-Responses with ratings instead of pairs are all compared within a batch (`build_rated`), as InstructGPT compares all answers to a prompt.
+A ranked list of K answers gives all its K(K-1)/2 pairs from K forward passes, as in InstructGPT; so do ratings (`?list=32`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -21,8 +20,8 @@ from guerdon.core.reduce import mean
 from guerdon.core.rng import Key
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline, steps_of
-from guerdon.learn.verbs import chosen, pair_batch, rated_batch, rejected
-from guerdon.types import Batch, Outputs, Paper, Policy, Preference, Recipe, Rollout, Term, pairs
+from guerdon.learn.verbs import chosen, pair_batch, rejected
+from guerdon.types import Batch, Outputs, Paper, Policy, Preference, Recipe, Term, pairs
 
 PAPER = Paper(
     title="Rank Analysis of Incomplete Block Designs (Bradley-Terry); as reward models: Training Language Models to Follow Instructions",
@@ -40,6 +39,7 @@ PAPER = Paper(
 class Config(Checked):
     model: str = knob("tiny", "the backbone: tiny, a folder, or a hub name")
     data: str = knob("human-ratings:movie", "preference pairs: a file, a folder, a hub name, or a named source")
+    gap: float = knob(1.0, "pairs of a ranked list whose ratings differ by no more are left out", at_least=0)
     margin: float = knob(0.0, "how much of each pair's rating difference the rewards must exceed", at_least=0)
     votes: bool = knob(False, "use each pair's share of agreeing raters as its label probability")
     centering: float = knob(0.0, "weight of (r_chosen + r_rejected)^2, which centres the rewards on 0; 0.01 in the paper", at_least=0)
@@ -80,16 +80,13 @@ def centering_term(coef: float) -> Term:
 
 
 def build(cfg: Config, scorer: Policy, pairs: Sequence[Preference], key: Key) -> Recipe:
-    return _recipe(cfg, scorer, pairs, lambda items: pair_batch(scorer, items), key)
-
-
-def build_rated(cfg: Config, scorer: Policy, rated: Sequence[Rollout], key: Key, *, gap: float = 1.0) -> Recipe:
-    """The same from rated responses (`prompt.meta["rating"]`): a batch learns from all its pairs more than `gap` apart."""
-    return _recipe(cfg, scorer, rated, lambda items: rated_batch(scorer, items, gap=gap), key)
-
-
-def _recipe(cfg: Config, scorer: Policy, items: Sequence[Any], collate: Callable[[Sequence[Any]], Batch], key: Key) -> Recipe:
-    steps = cfg.steps or steps_of(len(items), cfg.batch, None, cfg.epochs)
+    steps = cfg.steps or steps_of(len(pairs), cfg.batch, None, cfg.epochs)
     terms = [term(cfg.margin, cfg.votes)] + ([centering_term(cfg.centering)] if cfg.centering else [])
-    learner = learner_for(scorer, terms, cfg.optim, steps)
-    return offline(learner=learner, items=items, collate=collate, batch=cfg.batch, steps=steps, key=key)
+    return offline(
+        learner=learner_for(scorer, terms, cfg.optim, steps),
+        items=pairs,
+        collate=lambda items: pair_batch(scorer, items, gap=cfg.gap),
+        batch=cfg.batch,
+        steps=steps,
+        key=key,
+    )
