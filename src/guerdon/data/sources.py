@@ -62,8 +62,8 @@ def load(name: str, kind: Kind, key: Key | None = None) -> list[Prompt] | list[P
     """The records of a named source.
 
     human-ratings[:movie|tweet|product|editorial]: options split=train|test (train), gap (1.0, pairs), n (pairs: as many as there are
-    sentences; prompts: 256), list (pairs: ranked lists of so many sentences instead of pairs). reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config
-    has (num_X=3 stands for min_X=3, max_X=3).
+    sentences; prompts: 256), list (pairs: ranked lists of so many sentences instead of pairs).
+    reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config has (num_X=3 stands for min_X=3, max_X=3).
     key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
     """
     base, variant, options = parse_name(name)
