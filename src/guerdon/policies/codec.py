@@ -99,11 +99,15 @@ class Codec:
         ids = self.tokenizer(text, add_special_tokens=not self.chat).input_ids
         if not self.chat:
             plain = self.tokenizer(text, add_special_tokens=False).input_ids
-            while len(ids) > len(plain) and ids[len(ids) - len(plain) :] != plain:
-                ids = ids[:-1]
+            closing = self._specials_at_end(ids) - self._specials_at_end(plain)
+            ids = ids[: len(ids) - closing] if plain else [t for t in ids if t == self.tokenizer.bos_token_id]
         if not ids:
             raise UserError(f"prompt {prompt.id!r} is empty", hint="give at least one character")
         return list(ids)
+
+    def _specials_at_end(self, ids: Sequence[int]) -> int:
+        special = set(self.tokenizer.all_special_ids)
+        return next((n for n, token in enumerate(reversed(ids)) if token not in special), len(ids))
 
     def completion_ids(self, rollout: Rollout) -> list[int]:
         """Ids of an offline completion; the stop token closes it unless `end` is "length"."""
