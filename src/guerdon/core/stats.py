@@ -151,9 +151,7 @@ def brier(prob: Values, label: Values) -> float:
 def _probabilities(prob: Values, label: Values) -> tuple[Tensor, Tensor]:
     p, y = _pair(prob, label)
     if not bool(((p >= 0) & (p <= 1) & (y >= 0) & (y <= 1)).all()):
-        raise ValueError(
-            "a probability or label outside [0, 1], or NaN\nhint: pass sigmoid(score difference); leave unjudged items out"
-        )
+        raise ValueError("a probability or label outside [0, 1], or NaN\nhint: pass sigmoid(score difference); leave unjudged items out")
     return p, y
 
 
