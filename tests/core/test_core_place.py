@@ -52,6 +52,7 @@ def test_tool_decisions_are_not_paid():
 
 def test_a_row_without_decisions_has_nowhere_to_be_paid():
     check(place([[S(0, 1, 1.0)], [S(0, 2, 1.0)]], [0, 2]), [[0, 0], [0, 1]])
+    check(place([[S(0, 1, 1.0)], [S(0, 2, 1.0)]], 2, mask=torch.tensor([[False, False], [True, False]])), [[0, 0], [1, 0]])
 
 
 @pytest.mark.parametrize("span", [S(-1, 1, 1.0), S(0, 4, 1.0), S(2, 2, 1.0), S(2, 1, 1.0)])

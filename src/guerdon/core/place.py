@@ -32,7 +32,7 @@ def place(
     decision, `"each"` pays it at every decision of the span, `"spread"` shares it out equally.
     mask: True where the policy chose; payments then go to those decisions only, since others are skipped by every estimator.
     `"end"` moves back to the last one at or before the span's end.
-    A row without spans is NaN all along. A row of length 0 has nowhere to be paid and stays 0.
+    A row without spans is NaN all along. A row without decisions (length 0, or an empty mask) has nowhere to be paid and stays 0.
     Raises ValueError for a span that is empty or not inside its row, and for one that covers no decision of the policy.
     """
     if at not in AT:
@@ -46,7 +46,8 @@ def place(
     chosen = None if mask is None else mask.tolist()
     out = [[NAN] * width if not row else [0.0] * width for row in spans]
     for i, row in enumerate(spans):
-        for span in row if sizes[i] else ():
+        somewhere = sizes[i] if chosen is None else any(chosen[i])
+        for span in row if somewhere else ():
             if not 0 <= span.start < span.stop <= sizes[i]:
                 raise ValueError(
                     f"span {span.start}:{span.stop} in row {i} of {sizes[i]} decisions\n"
