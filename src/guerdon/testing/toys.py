@@ -1,0 +1,177 @@
+"""A policy, prompts, rewards and preferences small enough to train in milliseconds, for tests of methods and rewards.
+
+The toy policy writes strings of letters: its logits are a table over (context, step, letter), and a context is a number made from
+the prompt. It keeps every promise of `types.Policy`, so what holds for it holds in the learners, loops and checkpoints of real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from guerdon.core.rng import Key
+from guerdon.errors import UserError
+from guerdon.types import ABSENT, Batch, Origin, Outputs, Preference, Prompt, Rollout, Score
+
+LETTERS = "abcd"
+
+
+class ToyPolicy(torch.nn.Module):
+    """A softmax policy over `letters` and a stop token, for at most `steps` decisions.
+
+    Token 0 stops and is a decision like any other; token i writes `letters[i - 1]`. `logits` is `(contexts, steps, 1 + letters)`, `value`
+    (the critic) `(contexts, steps)`, `score` (the reward head) one weight per token, averaged over the response. All start at 0, or at
+    normal draws of deviation `spread`.
+    temperature: of the distribution sampled from; `forward` gives log-probabilities of the same one.
+    """
+
+    def __init__(
+        self,
+        letters: str = LETTERS,
+        steps: int = 6,
+        contexts: int = 3,
+        *,
+        temperature: float = 1.0,
+        spread: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.letters, self.steps, self.contexts, self.temperature = letters, steps, contexts, temperature
+        self.version = 0
+        draw = Key(seed).fold("toy").generator()
+        self.logits = Parameter(spread * torch.randn(contexts, steps, 1 + len(letters), generator=draw))
+        self.value = Parameter(spread * torch.randn(contexts, steps, generator=draw))
+        self.score = Parameter(spread * torch.randn(1 + len(letters), generator=draw))
+
+    def context(self, prompt: Prompt) -> int:
+        """The row of the table that answers this prompt."""
+        return sum(map(ord, str(prompt.content))) % self.contexts
+
+    def sample(self, prompts: Sequence[Prompt], n: int, key: Key) -> list[Rollout]:
+        """n rollouts of each prompt, prompt by prompt."""
+        origin = Origin(self.version, str(key), temperature=self.temperature)
+        rollouts = []
+        with torch.no_grad():
+            table = (self.logits / self.temperature).log_softmax(-1)
+            for group, prompt in enumerate(prompts):
+                here = table[self.context(prompt)]
+                for i in range(n):
+                    drawn = torch.multinomial(here.exp(), 1, generator=key.fold(group, i).generator())[:, 0]
+                    stops = (drawn == 0).nonzero()
+                    length = int(stops[0]) + 1 if len(stops) else self.steps
+                    actions = drawn[:length]
+                    logp = here[torch.arange(length), actions]
+                    end = "stop" if len(stops) else "length"
+                    rollout = Rollout(prompt, self.decode(actions), actions, logp, torch.ones(length, dtype=torch.bool))
+                    rollouts.append(rollout.with_(group=group, end=end, origin=origin))
+        return rollouts
+
+    def decode(self, actions: Tensor) -> str:
+        """The letters of a response."""
+        return "".join(self.letters[a - 1] for a in actions.tolist() if a)
+
+    def encode(self, rollout: Rollout) -> Tensor:
+        """The decisions that write `rollout.content`: its letters, and the stop unless it ended by length."""
+        unknown = sorted(set(rollout.content) - set(self.letters))
+        if unknown:
+            raise UserError(f"the toy policy cannot write {unknown}", hint=f"use the letters {self.letters!r} only")
+        ids = [self.letters.index(c) + 1 for c in rollout.content] + ([0] if rollout.end == "stop" else [])
+        if len(ids) > self.steps:
+            raise UserError(f"{len(ids)} decisions, expected at most {self.steps}", hint="give ToyPolicy more `steps`")
+        return torch.tensor(ids, dtype=torch.long)
+
+    def collate(self, rollouts: Sequence[Rollout]) -> Batch:
+        """Rows padded on the right to the longest; `old_logp` when every rollout has its log-probabilities."""
+        actions = [r.actions if r.actions is not None else self.encode(r) for r in rollouts]
+        width = max((len(a) for a in actions), default=0)
+
+        def padded(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+            out = torch.zeros(len(rows), width, dtype=dtype)
+            for row, x in zip(out, rows, strict=True):
+                row[: len(x)] = x
+            return out
+
+        chosen = [torch.ones(len(a), dtype=torch.bool) if r.mask is None else r.mask for r, a in zip(rollouts, actions, strict=True)]
+        known = [r.logp for r in rollouts if r.logp is not None]
+        group = torch.tensor([r.group for r in rollouts], dtype=torch.long)
+        inputs = {
+            "context": torch.tensor([self.context(r.prompt) for r in rollouts], dtype=torch.long),
+            "actions": padded(actions, torch.long),
+            "length": torch.tensor([len(a) for a in actions], dtype=torch.long),
+        }
+        old = padded(known, torch.float32) if known and len(known) == len(rollouts) else ABSENT
+        return Batch(inputs, padded(chosen, torch.bool), group, group, old_logp=old)
+
+    def forward(self, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
+        """Log-probabilities, entropies, values and scores, each only when asked for."""
+        context, actions, length = (batch.inputs[k] for k in ("context", "actions", "length"))
+        width = actions.shape[1]
+        table = (self.logits[context, :width] / self.temperature).log_softmax(-1)
+        real = torch.arange(width) < length[:, None]
+        return Outputs(
+            logp=torch.where(real, table.gather(2, actions[:, :, None])[:, :, 0], 0.0) if "logp" in need else ABSENT,
+            entropy=torch.where(real, -(table.exp() * table).sum(-1), 0.0) if "entropy" in need else ABSENT,
+            value=torch.where(real, self.value[context, :width], 0.0) if "value" in need else ABSENT,
+            score=torch.where(real, self.score[actions], 0.0).sum(1) / length.clamp(min=1) if "score" in need else ABSENT,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `toy.pt`, which `torch.load` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(self.state_dict(), folder / "toy.pt")
+
+
+@dataclass(frozen=True)
+class ToyReward:
+    """The share of a response's letters that are `letter`, 0 for an empty one; one span per letter when `dense`."""
+
+    letter: str = "a"
+    dense: bool = False
+
+    def __call__(self, rollouts: Sequence[Rollout], /) -> list[Score]:
+        return [self._one(r) for r in rollouts]
+
+    def _one(self, rollout: Rollout) -> Score:
+        text = str(rollout.content)
+        share = text.count(self.letter) / max(1, len(text))
+        if self.dense and len(rollout):
+            hits = [float(t < len(text) and text[t] == self.letter) / max(1, len(text)) for t in range(len(rollout))]
+            return Score.tokens(rollout, hits, {f"share_{self.letter}": share})
+        return Score.whole(rollout, share, {f"share_{self.letter}": share})
+
+
+def toy_prompts(n: int = 6, meta: Mapping[str, Any] | None = None) -> list[Prompt]:
+    """n prompts, each a single letter; `meta["answer"]` is a letter the policy can write."""
+    return [Prompt(f"toy-{i}", chr(ord("A") + i), {"answer": LETTERS[i % len(LETTERS)], **(meta or {})}) for i in range(n)]
+
+
+def toy_pairs(n: int = 12, seed: int = 0, letters: str = LETTERS, length: int = 5) -> list[Preference]:
+    """n pairs of different strings: the chosen one has more of the first letter; the margin is how many more."""
+    draw = Key(seed).fold("pairs").generator()
+    pairs: list[Preference] = []
+    prompts = toy_prompts()
+    while len(pairs) < n:
+        rows = torch.randint(len(letters), (2, length), generator=draw).tolist()
+        a, b = sorted(("".join(letters[i] for i in row) for row in rows), key=lambda s: -s.count(letters[0]))
+        more = a.count(letters[0]) - b.count(letters[0])
+        if more > 0:
+            prompt = prompts[len(pairs) % len(prompts)]
+            pairs.append(Preference(prompt, (Rollout(prompt, a), Rollout(prompt, b)), margin=float(more), source="toy"))
+    return pairs
+
+
+def toy_demos(n: int = 12, seed: int = 0) -> list[Rollout]:
+    """n demonstrations: the chosen responses of `toy_pairs`, each in a group of its own."""
+    return [pair.ranked[0].with_(group=i) for i, pair in enumerate(toy_pairs(n, seed))]
+
+
+def parameters_of(policy: Any) -> list[Tensor]:
+    """Copies of the trainable parameters, in order."""
+    trainable: Iterable[Parameter] = policy.parameters()
+    return [p.detach().clone() for p in trainable]
