@@ -36,8 +36,8 @@ def online(
     """A recipe whose step samples `batch` prompts `n` times, scores them, and updates the learner.
 
     credit: scores and batch to advantages. ref: fills `ref_logp` and the KL metrics, and is told after every update.
-    epochs, minibatches: passes over the step's rollouts, and optimizer updates in each pass (whole units, in an order drawn from the key); the log-probabilities of the sampler
-    stay the old ones throughout.
+    epochs, minibatches: passes over the step's rollouts, and optimizer updates in each pass (whole units, in an order drawn from
+    the key); the log-probabilities of the sampler stay the old ones throughout.
     """
     if n < 1 or batch < 1 or steps < 1:
         raise UserError(f"n {n}, batch {batch}, steps {steps}: each must be at least 1")
