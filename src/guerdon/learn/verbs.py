@@ -26,7 +26,7 @@ def values(scores: Sequence[Score]) -> Tensor:
 
 def placed(scores: Sequence[Score], batch: Batch, at: Literal["end", "each", "spread"] = "end") -> Tensor:
     """`(N, T)`: span values on the decision axis (`core.place`)."""
-    return place([s.spans for s in scores], batch.mask.shape[1], at=at).to(torch.float32)
+    return place([s.spans for s in scores], batch.mask.shape[1], at=at, mask=batch.mask, dtype=torch.float32)
 
 
 def by_outcome(estimator: Callable[[Tensor, Tensor], Tensor]) -> Credit:
