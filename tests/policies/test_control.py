@@ -136,7 +136,7 @@ def test_wrong_input_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="hint: for instance --data env:CartPole-v1"):
         load_prompts("CartPole-v1")
     policy = load_policy("mlp", CART, Key(0))
-    with pytest.raises(UserError, match="expected an integer seed"):
+    with pytest.raises(UserError, match="expected an integer"):
         policy.sample([Prompt("p", "hello")], 1, Key(0))
     with pytest.raises(UserError, match="hint: load both with the same --data"):
         policy.sample(load_prompts(PENDULUM, n=1), 1, Key(0))

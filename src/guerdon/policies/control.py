@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from guerdon._need import need
 from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
-from guerdon.types import Batch, Origin, Outputs, Prompt, Rollout
+from guerdon.types import ABSENT, Batch, Origin, Outputs, Prompt, Rollout
 
 PREFIX = "env:"
 
@@ -51,7 +51,7 @@ class ControlPolicy(nn.Module):
     ) -> None:
         super().__init__()
         space, actions = _spaces(env)
-        self.env, self.hidden, self.max_steps = env, tuple(hidden), max_steps
+        self.env, self.hidden, self.max_steps, self.version = env, tuple(hidden), max_steps, 0
         self.discrete = hasattr(actions, "n")
         self.first_action = int(actions.start) if self.discrete else 0
         if not self.discrete and type(actions).__name__ != "Box":
@@ -138,7 +138,7 @@ class ControlPolicy(nn.Module):
             mask=mask,
             group=torch.tensor([r.group for r in rollouts]),
             unit=torch.arange(len(rollouts)),
-            old_logp=_pad(known) if len(known) == len(rollouts) else None,  # type: ignore[arg-type]
+            old_logp=_pad(known) if len(known) == len(rollouts) else ABSENT,
         )
 
     def forward(self, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:  # type: ignore[override]
@@ -153,11 +153,11 @@ class ControlPolicy(nn.Module):
 
         if "value" in need and self.critic is None:
             raise UserError("this policy has no critic, so it gives no `value`", hint="ControlPolicy(..., critic=True)")
-        value = spread(self.critic(seen)[:, 0]) if "value" in need and self.critic is not None else None
+        value = spread(self.critic(seen)[:, 0]) if "value" in need and self.critic is not None else ABSENT
         if not need & {"logp", "entropy"}:
-            return Outputs(value=value)  # type: ignore[arg-type]
+            return Outputs(value=value)
         logp, entropy = self._density(self.actor(seen), actions[real])
-        return Outputs(spread(logp), spread(entropy) if "entropy" in need else None, value)  # type: ignore[arg-type]
+        return Outputs(spread(logp), spread(entropy) if "entropy" in need else ABSENT, value)
 
     def save(self, folder: Path) -> None:
         """`config.json` and `model.safetensors`."""
@@ -188,7 +188,7 @@ class _Episode:
     def __init__(self, gym: Any, prompt: Prompt, group: int, key: Key, policy: ControlPolicy) -> None:
         # The checker wrapper only warns about badly written environments, at a third of the time of a tick.
         self.gym, self.env = gym, gym.make(policy.env, disable_env_checker=True)
-        self.prompt, self.group, self.key, self.start = prompt, group, key, policy.first_action
+        self.prompt, self.group, self.key, self.start, self.version = prompt, group, key, policy.first_action, policy.version
         generator = key.generator()
         if policy.log_std is None:
             self.noise = torch.rand(policy.max_steps, generator=generator)
@@ -234,7 +234,7 @@ class _Episode:
             torch.ones(len(self.actions), dtype=torch.bool),
             group=self.group,
             end="stop" if self.terminated else "length",
-            origin=Origin(key=str(self.key)),
+            origin=Origin(self.version, str(self.key)),
         )
 
 
