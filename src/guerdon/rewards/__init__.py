@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from guerdon.rewards.guard import dry_run as dry_run
     from guerdon.rewards.guard import score_metrics as score_metrics
     from guerdon.rewards.implicit import ImplicitReward as ImplicitReward
+    from guerdon.rewards.isolate import Isolated as Isolated
     from guerdon.rewards.lift import groupwise as groupwise
     from guerdon.rewards.lift import pointwise as pointwise
     from guerdon.rewards.model import ScalarModelReward as ScalarModelReward
@@ -34,6 +35,7 @@ _HOME = {
     "combine": ("Clip", "Gate", "GroupNormalise", "Minimum", "Normalise", "Product", "Weighted", "weighted"),
     "guard": ("Guarded", "RewardWarning", "dry_run", "score_metrics"),
     "implicit": ("ImplicitReward",),
+    "isolate": ("Isolated",),
     "lift": ("groupwise", "pointwise"),
     "model": ("ScalarModelReward",),
     "resolve": ("public_rewards", "resolve_rewards"),

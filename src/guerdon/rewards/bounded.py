@@ -2,7 +2,7 @@
 
 On the main thread a signal (SIGVTALRM, so that a reward's own use of SIGALRM goes on working) interrupts loops, sleeps, waits for a socket
 and runaway regular expressions. On any other thread the call runs in a helper thread that is told to stop and left behind. What neither
-can interrupt is C code that neither returns nor looks for signals (`9**9**9` in one go): run such a reward in a process (`sandbox`).
+can interrupt is C code that neither returns nor looks for signals (`9**9**9` in one go): run such a reward in a process (`isolate`).
 """
 
 from __future__ import annotations

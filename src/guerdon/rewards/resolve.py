@@ -119,7 +119,7 @@ def resolve_rewards(
     if not specs:
         raise UserError("no reward given", hint=f"--reward takes {_KINDS}; built in: {', '.join(public_rewards())}")
     parsed = [Spec.parse(s) if isinstance(s, str) else s for s in specs]
-    found = [_load(s, load_scorer) if isinstance(s, Spec) else _given(s) for s in parsed]
+    found = [load(s, load_scorer) if isinstance(s, Spec) else _given(s) for s in parsed]
     parts: list[Part] = []
     facts: list[Mapping[str, Any]] = []
     for spec, (reward, fact) in zip(parsed, found, strict=True):
@@ -139,7 +139,8 @@ def _given(thing: Any) -> tuple[Reward, dict[str, Any]]:
     return reward, {"spec": repr(reward), "kind": "python"}
 
 
-def _load(spec: Spec, load_scorer: Callable[[Path], Any] | None) -> tuple[Reward, dict[str, Any]]:
+def load(spec: Spec, load_scorer: Callable[[Path], Any] | None = None) -> tuple[Reward, dict[str, Any]]:
+    """The reward of a spec (not guarded, not weighted) and its facts for the manifest."""
     what = spec.what
     path = Path(what).expanduser()
     if ":" in what:
