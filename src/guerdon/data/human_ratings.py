@@ -145,9 +145,10 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def clean(text: str) -> str:
-    """HTML entities resolved (`&amp;`, `&lt;`), Unicode NFC, the two-apostrophe quotes of the editorials written `"`, every run of white
-    space one space, ends trimmed. Nothing else: case, spelling, emoticons, `@anonymous` and `http://url_removed` stay."""
-    text = unicodedata.normalize("NFC", html.unescape(text)).replace("''", '"')
+    """HTML entities resolved (twice: some ampersands were escaped twice), Unicode NFC, the two-apostrophe quotes of the editorials
+    written `"`, every run of white space one space, ends trimmed. Nothing else: case, spelling, emoticons, `@anonymous` and
+    `http://url_removed` stay."""
+    text = unicodedata.normalize("NFC", html.unescape(html.unescape(text))).replace("''", '"')
     return " ".join(text.split())
 
 
