@@ -88,11 +88,13 @@ class LoraConfig(Checked):
 
 @dataclass(frozen=True)
 class Run(Checked):
-    """What the runner does around the steps; none of it changes what is learnt, except `seed` and `steps`."""
+    """What every run has, whatever the method."""
 
     seed: int = knob(0, "seed of everything random", at_least=0)
     steps: int | None = knob(None, "updates to make; none: the method's own number", unit="steps", at_least=1)
     save_every: int | None = knob(None, "steps between checkpoints; none: a tenth of the run", unit="steps", at_least=1)
+    device: Literal["auto", "cpu", "cuda"] = knob("auto", "where text models run; auto: a GPU when there is one")
+    dtype: Literal["float32", "bfloat16"] = knob("float32", "number format of text models")
     trackers: tuple[str, ...] = knob((), "also log to: tensorboard, wandb, mlflow, trackio (separated by commas)")
 
 

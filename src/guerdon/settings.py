@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from guerdon.config import validate
+from guerdon.config import Run, validate
 from guerdon.errors import UserError, nearest
 
 C = TypeVar("C")
@@ -63,16 +63,33 @@ class Leaf:
 def leaves(cls: type, prefix: str = "", base: Any = None) -> list[Leaf]:
     """All settable values of a dataclass, nested groups included, in order. base: an instance that supplies the defaults."""
     found: list[Leaf] = []
-    hints = typing.get_type_hints(cls)
+    hints, hidden = typing.get_type_hints(cls), shadowed(cls)
     for f in fields(cls):
         default = getattr(base, f.name) if base is not None else default_of(f)
         group = group_of(hints[f.name])
         if group is not None:
-            found += leaves(group, f"{prefix}{f.name}.", None if default is MISSING else default)
+            inner = leaves(group, f"{prefix}{f.name}.", None if default is MISSING else default)
+            found += [leaf for leaf in inner if leaf.path not in hidden]
             continue
         common, meta = COMMON.get(f.name, ("", "")), f.metadata
         found.append(Leaf(prefix + f.name, hints[f.name], default, meta.get("help") or common[0], meta.get("unit") or common[1]))
     return found
+
+
+def with_run(cls: type) -> type:
+    """The dataclass with a `run` group (`config.Run`) for what every run has; itself when it brings its own."""
+    if any(f.name == "run" for f in fields(cls)):
+        return cls
+    made = dataclasses.make_dataclass(
+        cls.__name__, [("run", Run, dataclasses.field(default=Run(), kw_only=True))], bases=(cls,), frozen=True
+    )
+    made.__module__, made.__doc__ = cls.__module__, cls.__doc__
+    return made
+
+
+def shadowed(cls: type) -> set[str]:
+    """Settings of the `run` group that the method has itself (`seed`, `steps`): there must be one place for each."""
+    return {f"run.{f.name}" for f in fields(cls)} if any(f.name == "run" for f in fields(cls)) else set()
 
 
 def default_of(f: dataclasses.Field[Any]) -> Any:
@@ -93,12 +110,21 @@ def options(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if typing.get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
+GROUPS = ("optim", "sampling", "lora", "run")  # what a bare `--lr` or `--rank` means when a second group has the name too
+
+
 def short_names(found: Iterable[Leaf]) -> dict[str, str]:
-    """Last part of each path that leads to one leaf only -> its path. A top-level field wins over nested ones of its name."""
+    """Last part of a path -> the path it means: the top-level field of that name, else one in a shared group, else the only one."""
     by_name: dict[str, list[str]] = {}
     for leaf in found:
         by_name.setdefault(leaf.name, []).append(leaf.path)
-    return {name: name if name in paths else paths[0] for name, paths in by_name.items() if name in paths or len(paths) == 1}
+    short = {}
+    for name, paths in by_name.items():
+        preferred = [name, *(f"{group}.{name}" for group in GROUPS)]
+        path = next((path for path in preferred if path in paths), paths[0] if len(paths) == 1 else None)
+        if path is not None:
+            short[name] = path
+    return short
 
 
 # ---------------------------------------------------------------- filling a dataclass
@@ -122,10 +148,11 @@ def nest(found: list[Leaf], data: Mapping[str, Any]) -> dict[str, Any]:
     groups = {path[:i] for path in paths for i, c in enumerate(path) if c == "."}
     short = short_names(found)
     nested: dict[str, Any] = {}
-    for key, value in data.items():
+    for given, value in data.items():
+        key = str(given).replace("-", "_")
         path = key if key in paths or key in groups else short.get(key)
         if path is None:
-            raise UserError(f"unknown setting {key!r}", hint=nearest(key, paths | set(short)))
+            raise UserError(f"unknown setting {str(given)!r}", hint=nearest(key, paths | set(short)))
         if path in groups and isinstance(value, Mapping):
             inner = [dataclasses.replace(leaf, path=leaf.path[len(path) + 1 :]) for leaf in found if leaf.path.startswith(path + ".")]
             try:
@@ -157,7 +184,7 @@ def fill(cls: type[C], data: Mapping[str, Any], base: C | None, at: str) -> C:
         elif group is not None and isinstance(data[f.name], Mapping):
             values[f.name] = fill(group, data[f.name], None if default is MISSING else default, path + ".")
         else:
-            values[f.name] = coerce(data[f.name], hints[f.name], path)
+            values[f.name] = coerce(items_of(data[f.name], f.name), hints[f.name], path)
     try:
         return cls(**values)
     except UserError as error:
@@ -234,6 +261,11 @@ def convert_number(value: Any, kind: type) -> int | float:
     return float(value)
 
 
+def items_of(value: Any, name: str) -> Any:
+    """A text for a list whose items may hold commas is one item."""
+    return [value] if name in WHOLE and isinstance(value, str) else value
+
+
 def convert_many(value: Any, kind: Any) -> tuple[Any, ...] | list[Any]:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     items = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
@@ -264,7 +296,10 @@ def spell(kind: Any) -> str:
 
 def to_dict(cfg: Any) -> dict[str, Any]:
     """Nested plain values, ready for JSON; `from_dict` reads them back to an equal object."""
-    return {f.name: plain(getattr(cfg, f.name)) for f in fields(cfg)}
+    values = {f.name: plain(getattr(cfg, f.name)) for f in fields(cfg)}
+    for path in shadowed(type(cfg)):
+        values["run"].pop(path.partition(".")[2], None)
+    return values
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,78 @@
+"""The terminal while a run goes on: what it is made of, then a bar with the time left and the numbers that matter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guerdon.assemble import Prepared
+
+SHOWN = ("reward", "rewards/accuracies", "loss", "kl", "entropy", "completions/mean_length")
+
+
+class Bar:
+    """A `Sink` that draws a progress bar; where there is no terminal, a line every tenth of the run instead."""
+
+    def __init__(self, progress: Any, console: Any) -> None:
+        self.progress, self.console = progress, console
+        self.task = progress.add_task("", total=None, text="loading")
+        self.total, self.first = 0, True
+
+    def begin(self, steps: int) -> None:
+        """The recipe is ready and has so many steps."""
+        self.total = steps
+        self.progress.update(self.task, total=steps, text="first step")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        text = ", ".join(f"{name.rpartition('/')[2].replace('mean_', '')} {metrics[name]:.3g}" for name in SHOWN if name in metrics)
+        if self.console.is_terminal and self.first:
+            # A resumed run starts in the middle; its time left must not count the steps it did not make.
+            self.progress.reset(self.task, completed=step + 1, total=self.total, text=text)
+        elif self.console.is_terminal:
+            self.progress.update(self.task, completed=step + 1, text=text)
+        elif self.first or (step + 1) % max(1, self.total // 10) == 0 or step + 1 == self.total:
+            self.console.print(f"step {step + 1} of {self.total}: {text}", highlight=False, soft_wrap=True)
+        self.first = False
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+@contextmanager
+def bar(prepared: Prepared, *, shown: bool = True) -> Iterator[Sequence[Any]]:
+    """Sinks for the runner that show the run on standard error; none when `shown` is False."""
+    if not shown:
+        yield []
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    columns = (TextColumn(prepared.method.name), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), *left)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield [Bar(progress, console)]
+
+
+def introduce(prepared: Prepared, out: Path | None, console: Any) -> None:
+    """Print what is about to be trained on: the data as it was understood, its first row, the rewards as they were tried."""
+    from rich.markup import escape
+
+    def block(title: str, text: str) -> None:
+        console.print(f"[bold]{title}[/bold]")
+        console.print("\n".join("  " + line for line in text.splitlines()), markup=False, highlight=False, soft_wrap=True)
+
+    where = f" -> {escape(str(out))}" if out is not None else ""
+    console.print(f"[bold]{escape(prepared.method.name)}[/bold]: {escape(prepared.method.card.idea)}{where}", highlight=False)
+    for name, data in prepared.data.items():
+        block(name, data.shown.partition("\nfirst:")[0])
+    if prepared.data:
+        block("first row, as the model reads it", prepared.first[:1500])
+    for report in prepared.rewards:
+        block("reward, tried on real rows", str(report))
+    for note in prepared.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
