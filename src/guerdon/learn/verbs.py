@@ -150,9 +150,10 @@ def _text(content: Any) -> str:
 
 
 def _group_std(reward: Tensor, group: Tensor) -> Tensor:
-    """Unbiased deviation within each group that has at least two judged rollouts."""
-    spreads = [reward[(group == g) & ~reward.isnan()] for g in group.unique()]
-    return torch.stack([x.std() for x in spreads if len(x) > 1]) if any(len(x) > 1 for x in spreads) else torch.zeros(0)
+    """Unbiased deviation within each group that has at least two judged rollouts; exactly 0 where they are equal."""
+    found = [x[~x.isnan()] for x in (reward[group == g] for g in group.unique())]
+    # Of equal numbers the rounded deviation need not be 0.
+    return torch.tensor([float(x.std()) if bool(x.max() > x.min()) else 0.0 for x in found if len(x) > 1])
 
 
 def _mean(x: Tensor) -> float:
