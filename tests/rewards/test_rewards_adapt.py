@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from guerdon.errors import UserError
-from guerdon.rewards import to_trl, to_verl
+from guerdon.rewards import dry_run, to_trl, to_verl
 from guerdon.rewards.adapt import adapt
 from guerdon.rewards.rules import exact_match, format_tags
 from guerdon.types import Origin, Prompt, Rollout
@@ -254,9 +254,9 @@ def test_missing_columns_and_unusable_things_are_errors():
         return []
 
     with pytest.raises(UserError, match=r"(?s)'f' asks for 'solution'.*columns: soluton.*did you mean 'soluton'"):
-        adapt(f)(rollouts("a", soluton="x"))
+        dry_run(adapt(f), rollouts("a", soluton="x"))
     with pytest.raises(UserError, match="asks for 'gold'"):
-        adapt(lambda prompt, text, gold: 1.0)(rollouts("a"))
+        dry_run(adapt(lambda prompt, text, gold: 1.0), rollouts("a"))
     with pytest.raises(UserError, match="expected a function"):
         adapt(3)
     with pytest.raises(UserError, match="bare model"):

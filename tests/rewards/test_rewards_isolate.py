@@ -31,6 +31,7 @@ def file(tmp_path):
     return path
 
 
+@pytest.mark.slow  # a worker with torch takes seconds to start, and this one is killed twice
 def test_a_reward_in_its_own_process_survives_hangs_and_deaths(file):
     reward = Isolated(f"{file}:odd(scale=2.0)", timeout_s=1.0)
     assert reward.name == "odd"

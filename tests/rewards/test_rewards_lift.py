@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from guerdon.errors import UserError
-from guerdon.rewards import groupwise, pointwise
+from guerdon.rewards import dry_run, groupwise, pointwise
 from guerdon.rewards.lift import is_reward
 from guerdon.rewards.rules import exact_match
 from guerdon.types import Prompt, Rollout, Score, Span
@@ -53,13 +54,18 @@ def test_text_is_the_last_assistant_message_of_a_conversation():
         pointwise(lambda text: 1.0)([row(torch.zeros(3))])
 
 
-def test_a_missing_column_is_an_error_that_names_the_nearest():
+def test_a_row_without_the_column_abstains_and_the_dry_run_names_the_nearest():
     @pointwise
     def f(text, solution):
         return 1.0
 
-    with pytest.raises(UserError, match=r"(?s)'f' asks for 'solution'.*columns: soluton.*did you mean 'soluton'"):
-        f([row(soluton="4")])
+    told = "reward 'f' asks for 'solution', which is no column of the data; columns: soluton (did you mean 'soluton'?)"
+    bad, good = f([row(soluton="4"), row(solution="4")])
+    assert bad.abstained
+    assert bad.note == told
+    assert good.value == 1.0
+    with pytest.raises(UserError, match=re.escape(told)):
+        dry_run(f, [row(soluton="4")])
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from typing import Any, final
 from guerdon.errors import UserError, nearest
 from guerdon.rewards.combine import Part, Weighted
 from guerdon.rewards.foreign import BATCH, BATCH_MARKS, GROUP_MARKS, ROW, ROW_MARKS, SYNONYMS, TRL, VERIFIERS
-from guerdon.rewards.lift import Signature, call_each, is_async, is_reward, name_of, scores_of, with_settings
-from guerdon.rewards.read import group_of
+from guerdon.rewards.lift import Signature, call_each, is_async, is_reward, name_of, score_each, with_settings
+from guerdon.rewards.read import MissingColumn, group_of
 from guerdon.rewards.returned import as_number, as_scores, why
 from guerdon.types import EMPTY, Reward, Rollout, Score
 
@@ -54,7 +54,7 @@ class Adapted:
         if not rollouts:
             return []
         if self.takes == "rows":
-            return scores_of(call_each(self.fn, [self._row(r) for r in rollouts]), rollouts, self.name)
+            return score_each(self.fn, self._row, rollouts, self.name)
         groups: dict[Any, list[int]] = {}
         for i, rollout in enumerate(rollouts):
             groups.setdefault(group_of(rollout) if self.takes == "group" else 0, []).append(i)
@@ -94,7 +94,10 @@ class Adapted:
             return [r.prompt.meta.get(name) for r in rollouts]
 
         more = (*TRL, *logs, *(c for c in columns if c not in BATCH and c not in ("prompt", "completion")))
-        args, kwargs = self._arguments(value, {*BATCH, *logs, *columns}, columns, more)
+        try:
+            args, kwargs = self._arguments(value, {*BATCH, *logs, *columns}, columns, more)
+        except MissingColumn as error:
+            return [Score.abstain(str(error))] * len(rollouts)
         (result,) = call_each(self.fn, [(args, kwargs)])
         if isinstance(result, Exception):
             return [Score.abstain(why(result))] * len(rollouts)
@@ -114,11 +117,7 @@ class Adapted:
         if missing and self.takes == "rows" and missing == [n for n in wanted if n in signature.required] and len(missing) <= 2:
             return [value(n) for n in _POSITIONS[-len(missing) :]], self.settings  # nothing has a known name: f(prompt, text) or f(text)
         if missing:
-            raise UserError(
-                f"reward {self.name!r} asks for {missing[0]!r}, which is no column of the data; "
-                f"columns: {', '.join(sorted(columns)) or 'none'}",
-                hint=nearest(missing[0], known),
-            )
+            raise MissingColumn(f"reward {self.name!r}", repr(missing[0]), columns, nearest(missing[0], known))
         args = [value(n) for n in wanted if n in known and n in signature.positional]
         kwargs = {n: value(n) for n in wanted if n in known and n not in signature.positional}
         if signature.rest:
@@ -130,8 +129,8 @@ def adapt(thing: Any, *, name: str | None = None, settings: Mapping[str, Any] = 
     """Make a reward of whatever scores responses: see the module's table. A reward stays what it is.
 
     name: for logs and messages. settings: arguments given by name and never looked for in the data. parser: what a verifiers function
-    gets as `parser`. A required parameter that is neither a known name nor a column of the data is a `UserError` at the first call (the
-    dry run). An exception makes its rows abstain with the reason.
+    gets as `parser`. A required parameter that is neither a known name nor a column of the data makes its rows abstain with that
+    reason (so the dry run refuses it), and so does an exception.
     """
     if isinstance(thing, type):
         try:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from guerdon.errors import UserError
-from guerdon.rewards.read import completion_messages, flat, is_chat, prompt_messages, reference_of, text_of
+from guerdon.rewards.read import completion_messages, flat, is_chat, prompt_messages, reference_or_none, text_of
 from guerdon.types import Rollout
 
 
@@ -31,13 +30,6 @@ class Parser:
 def completion_of(rollout: Rollout) -> Any:
     """The completion as TRL and verifiers have it: messages when the prompt is messages, else text."""
     return completion_messages(rollout) if is_chat(rollout.prompt.content) else text_of(rollout)
-
-
-def reference_or_none(rollout: Rollout) -> Any:
-    try:
-        return reference_of(rollout)
-    except UserError:
-        return None
 
 
 def _column(*names: str, otherwise: Callable[[Rollout], Any]) -> Callable[[Rollout], Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, final, overload
 
 from guerdon.errors import RunStopped, UserError, nearest
-from guerdon.rewards.read import group_of, reference_of, text_of
+from guerdon.rewards.read import MissingColumn, group_of, reference_of, text_of
 from guerdon.rewards.returned import as_score, as_scores, why
 from guerdon.types import EMPTY, Reward, Rollout, Score
 
@@ -103,6 +103,22 @@ def _attempt(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
         return error
 
 
+def score_each(
+    fn: Callable[..., Any], fill: Callable[[Rollout], tuple[Sequence[Any], Mapping[str, Any]]], rollouts: Sequence[Rollout], name: str
+) -> list[Score]:
+    """One score a rollout from one call a rollout; a row that lacks a column abstains without a call."""
+    filled = [_or_missing(fill, r) for r in rollouts]
+    results = iter(call_each(fn, [f for f in filled if not isinstance(f, MissingColumn)]))
+    return scores_of([f if isinstance(f, MissingColumn) else next(results) for f in filled], rollouts, name)
+
+
+def _or_missing(fill: Callable[[Any], Any], what: Any) -> Any:
+    try:
+        return fill(what)
+    except MissingColumn as error:
+        return error
+
+
 def scores_of(results: Sequence[Any], rollouts: Sequence[Rollout], name: str) -> list[Score]:
     """One score a result; an exception abstains."""
     return [Score.abstain(why(v)) if isinstance(v, Exception) else as_score(v, r, name) for v, r in zip(results, rollouts, strict=True)]
@@ -156,7 +172,7 @@ class _Lifted:
             return self.fn.__qualname__
         return _rebuild, (type(self), self.fn.__module__, self.fn.__qualname__, self.name, self.settings)
 
-    def _fill(self, what: Any, prompt_meta: Mapping[str, Any], row: str) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    def _fill(self, what: Any, prompt_meta: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for name in self.signature.names:
@@ -165,11 +181,7 @@ class _Lifted:
             elif name in prompt_meta:
                 value = prompt_meta[name]
             elif name in self.signature.required:
-                raise UserError(
-                    f"reward {self.name!r} asks for {name!r}, and prompt {row!r} has no such column; its columns: "
-                    f"{', '.join(sorted(prompt_meta)) or 'none'}",
-                    hint=nearest(name, {*prompt_meta, *self._special}),
-                )
+                raise MissingColumn(f"reward {self.name!r}", repr(name), prompt_meta, nearest(name, {*prompt_meta, *self._special}))
             else:
                 continue
             if name in self.signature.positional:
@@ -199,8 +211,7 @@ class Pointwise(_Lifted):
         return not is_async(self.fn)
 
     def __call__(self, rollouts: Sequence[Rollout], /) -> list[Score]:
-        calls = [self._fill(r, r.prompt.meta, r.prompt.id) for r in rollouts]
-        return scores_of(call_each(self.fn, calls), rollouts, self.name)
+        return score_each(self.fn, lambda r: self._fill(r, r.prompt.meta), rollouts, self.name)
 
 
 @final
@@ -214,7 +225,9 @@ class Groupwise(_Lifted):
         for i, rollout in enumerate(rollouts):
             groups.setdefault(group_of(rollout), []).append(i)
         members = [[rollouts[i] for i in index] for index in groups.values()]
-        results = call_each(self.fn, [self._fill(rs, rs[0].prompt.meta, rs[0].prompt.id) for rs in members])
+        filled = [_or_missing(lambda rs: self._fill(rs, rs[0].prompt.meta), rs) for rs in members]
+        called = iter(call_each(self.fn, [f for f in filled if not isinstance(f, MissingColumn)]))
+        results = [f if isinstance(f, MissingColumn) else next(called) for f in filled]
         scores: list[Score] = [Score.abstain("not scored")] * len(rollouts)
         for index, rs, result in zip(groups.values(), members, results, strict=True):
             one = [Score.abstain(why(result))] * len(rs) if isinstance(result, Exception) else as_scores(result, rs, self.name)
@@ -234,8 +247,8 @@ def pointwise(fn: Callable[..., Any] | None = None, /, *, name: str | None = Non
     (`read.REFERENCES`), `rollout` the rollout itself; any other name is a column of the prompt's record. Parameters after `*` with a
     default are settings, given by `.bind(name=value)` and never by the data. `async def` works: all rows then run side by side.
 
-    Returns a float, a bool, None (abstain), a `Score`, or a dict with `score` and named parts. An exception or NaN makes the row abstain,
-    with a note; an infinity, a string or a missing column is a `UserError` that names the function.
+    Returns a float, a bool, None (abstain), a `Score`, or a dict with `score` and named parts. An exception, NaN or a missing
+    column makes the row abstain, with a note; an infinity or a string is a `UserError` that names the function.
     """
     return Pointwise(fn, name=name) if fn is not None else lambda fn: Pointwise(fn, name=name)
 

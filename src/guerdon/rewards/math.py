@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import final
 
 from guerdon.errors import UserError
-from guerdon.rewards.read import final_answer, reference_of, text_of
+from guerdon.rewards.read import final_answer, reference_or_none, text_of
 from guerdon.rewards.sandbox import Pool
 from guerdon.types import Rollout, Score
 
@@ -48,7 +48,7 @@ class MathAnswer:
     def __call__(self, rollouts: Sequence[Rollout], /) -> list[Score]:
         if importlib.util.find_spec("math_verify") is None:
             raise UserError("the reward 'math' needs the package 'math-verify', which is not installed", hint="pip install 'guerdon[text]'")
-        asked = [(reference_of(r), final_answer(text_of(r))) for r in rollouts]
+        asked = [(reference_or_none(r), final_answer(text_of(r))) for r in rollouts]
         keys = [None if gold is None else self._key(str(gold), text) for gold, text in asked]
         fresh = {k: (str(gold), text) for k, (gold, text) in zip(keys, asked, strict=True) if k is not None and k not in _cache}
         results = _pool().map(f"{_WORKER}:same", list(fresh.values()), timeout_s=self.timeout_s)
@@ -69,7 +69,7 @@ class MathAnswer:
     @staticmethod
     def _score(rollout: Rollout, value: float | str | None) -> Score:
         if value is None:
-            return Score.abstain("the reference is empty")
+            return Score.abstain("no reference answer")
         return Score.abstain(value) if isinstance(value, str) else Score.whole(rollout, value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guerdon.errors import UserError
@@ -13,6 +13,15 @@ REFERENCES = ("reference", "answer", "ground_truth", "solution", "label", "targe
 """Columns that hold a reference answer, in the order they are looked for."""
 
 _SPECS = ("reward_model", "reward_spec")  # verl and SkyRL keep the answer one level down
+
+
+class MissingColumn(UserError):
+    """A record lacks what a reward asks for. The row abstains; where every row does, the dry run or the guard makes it an error."""
+
+    def __init__(self, name: str, wanted: str, columns: Iterable[str], hint: str) -> None:
+        super().__init__(
+            f"{name} asks for {wanted}, which is no column of the data; columns: {', '.join(sorted(columns)) or 'none'} ({hint})"
+        )
 
 
 def is_chat(content: Any) -> bool:
@@ -62,7 +71,7 @@ def completion_messages(rollout: Rollout) -> list[dict[str, Any]]:
 def reference_of(rollout: Rollout) -> Any:
     """The reference answer of a prompt: the first of `REFERENCES` among its columns, or `reward_model["ground_truth"]`.
 
-    None when the column is there and empty. Raises `UserError`, naming the columns, when there is no such column.
+    None when the column is there and empty. Raises `MissingColumn` when there is none.
     """
     meta = rollout.prompt.meta
     for name in REFERENCES:
@@ -71,10 +80,15 @@ def reference_of(rollout: Rollout) -> Any:
     for name in _SPECS:
         if isinstance(meta.get(name), Mapping) and "ground_truth" in meta[name]:
             return meta[name]["ground_truth"]
-    raise UserError(
-        f"prompt {rollout.prompt.id!r} has no reference answer; its columns: {', '.join(sorted(meta)) or 'none'}",
-        hint=f"add a column named one of {', '.join(REFERENCES)}",
-    )
+    raise MissingColumn("it", "a reference answer", meta, f"it would be named {', '.join(REFERENCES[:-1])} or {REFERENCES[-1]}")
+
+
+def reference_or_none(rollout: Rollout) -> Any:
+    """The reference answer, or None when there is no such column."""
+    try:
+        return reference_of(rollout)
+    except MissingColumn:
+        return None
 
 
 def final_answer(text: str, tag: str = "answer") -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guerdon.errors import UserError
+from guerdon.rewards.read import MissingColumn
 from guerdon.types import Rollout, Score
 
 _KEYS = ("score", "reward", "scores", "rewards", "value")
@@ -26,6 +27,8 @@ def as_number(value: Any) -> float | None:
 
 def why(error: BaseException) -> str:
     """One line about an exception: its type, message, and the place that raised it."""
+    if isinstance(error, MissingColumn):
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
     return f"raised {type(error).__name__}: {str(error)[:200]}{place}"
