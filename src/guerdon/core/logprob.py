@@ -48,7 +48,7 @@ def linear_logp(
     for name, value in (("temperature", temperature), ("softcap", softcap), ("rows", rows)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} {value}, expected a positive number")
-    if targets.numel() and not (0 <= int(targets.min()) and int(targets.max()) < weight.shape[0]):
+    if targets.numel() and not (int(targets.min()) >= 0 and int(targets.max()) < weight.shape[0]):
         raise ValueError(f"targets from {int(targets.min())} to {int(targets.max())}, expected ids in [0, {weight.shape[0]})")
     block = rows or max(16, BLOCK_ELEMENTS // weight.shape[0])
     logp, ent = _LinearLogp.apply(hidden, weight, bias, targets, temperature, scale, softcap, entropy, block)  # type: ignore[misc]
@@ -139,5 +139,5 @@ class _LinearLogp(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += g.sum(0)
         d_weight = None if d_weight is None else d_weight.to(weight.dtype)
-        d_bias = None if d_bias is None else d_bias.to(bias.dtype)
+        d_bias = None if d_bias is None or bias is None else d_bias.to(bias.dtype)
         return d_hidden, d_weight, d_bias, None, None, None, None, None, None

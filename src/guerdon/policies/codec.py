@@ -19,14 +19,15 @@ class Codec:
     what sampling does: a joint encoding may merge tokens across the border.
 
     stop: ids that end a completion; the first one closes an offline completion that the template does not close.
+    acts: False for a reader of text (a reward model), which needs no stop token.
     """
 
-    def __init__(self, tokenizer: Any, *, stop: Iterable[int] = (), raw: bool = False) -> None:
+    def __init__(self, tokenizer: Any, *, stop: Iterable[int] = (), raw: bool = False, acts: bool = True) -> None:
         self.tokenizer = tokenizer
         self.chat = bool(getattr(tokenizer, "chat_template", None)) and not raw
         ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*self._end_of_turn(), *ends, *stop]))
-        if not self.stop_ids:
+        if not self.stop_ids and acts:
             raise UserError(
                 "the tokenizer and the model name no stop token, so no completion would ever end",
                 hint='name one with stop=["<token>"]',
@@ -173,6 +174,6 @@ def _short(value: Any) -> str:
 
 def _difference(apart: str, together: str) -> str:
     """The two renderings line by line, white space visible; `?` marks where lines differ."""
-    lines = difflib.ndiff(*([repr(x)[1:-1] for x in text.splitlines(keepends=True)] for text in (apart, together)))
-    shown = [line.rstrip("\n") for line in lines]
-    return "  (- prompt and completion apart, + together)\n" + "\n".join("  " + line for line in shown[:24])
+    ours, theirs = ([repr(x)[1:-1] for x in text.splitlines(keepends=True)] for text in (apart, together))
+    lines = [line.rstrip("\n") for line in difflib.ndiff(ours, theirs)]
+    return "  (- prompt and completion apart, + together)\n" + "\n".join("  " + line for line in lines[:24])

@@ -57,14 +57,15 @@ def head_of(model: Any) -> Head:
         layer = kept[layer.active_adapters[0]]
     if type(layer).__module__.startswith("peft."):
         raise UserError("a low-rank adapter on the LM head is not supported", hint="leave lm_head out of the adapter's target modules")
-    if not isinstance(layer, nn.Module) or not isinstance(getattr(layer, "weight", None), Tensor):
+    weight = getattr(layer, "weight", None)
+    if not isinstance(layer, nn.Module) or not isinstance(weight, Tensor):
         raise UserError(f"{type(causal).__name__} has no linear LM head", hint="use a causal language model")
     config = causal.config.get_text_config()
     scale = 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     scale *= getattr(causal, "logit_scale", None) or 1.0
     scale *= getattr(config, "lm_head_multiplier", None) or 1.0
     softcap = getattr(config, "final_logit_softcapping", None)
-    return Head(layer.weight, getattr(layer, "bias", None), float(scale), softcap)
+    return Head(weight, getattr(layer, "bias", None), float(scale), softcap)
 
 
 @torch.no_grad()

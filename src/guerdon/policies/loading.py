@@ -72,8 +72,11 @@ def locate(model: str | Path) -> str:
     return name
 
 
-def load(auto: Any, place: str, **options: Any) -> Any:
-    """`auto.from_pretrained(place)` of one of transformers' Auto classes, with every weight found or an error."""
+def load(auto: Any, place: str, *, fresh: tuple[str, ...] = (), **options: Any) -> Any:
+    """`auto.from_pretrained(place)` of one of transformers' Auto classes, with every weight found or an error.
+
+    fresh: modules whose weights may be absent and start random.
+    """
     try:
         with quiet():
             if auto.__name__ in ("AutoTokenizer", "AutoConfig"):
@@ -81,7 +84,7 @@ def load(auto: Any, place: str, **options: Any) -> Any:
             model, info = auto.from_pretrained(place, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _unloadable(place, error) from error
-    absent = sorted(info["missing_keys"])
+    absent = sorted(k for k in info["missing_keys"] if not set(k.split(".")) & set(fresh))
     if absent:
         raise UserError(
             f"{place!r} lacks {len(absent)} weights of {type(model).__name__} (first: {absent[0]}); they would start random",

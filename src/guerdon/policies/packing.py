@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 Layout = Literal["padded", "packed"]
+TextLayout = Literal["padded", "left", "packed"]
 
 
 class Laid(NamedTuple):
@@ -48,3 +49,28 @@ def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
     else:
         offset = torch.arange(len(total), device=prompt.device)[:, None] * ids.shape[1]
     return Laid(ids, place, (offset + start - 1 + step)[taken], actions[taken], taken)
+
+
+class LaidTexts(NamedTuple):
+    """ids, position: `(B, S)`. last: `(N,)` index of each text's last token in the flattened states. mask: None where none is needed."""
+
+    ids: Int[Tensor, "B S"]
+    position: Int[Tensor, "B S"]
+    last: Int[Tensor, " N"]
+    mask: Int[Tensor, "B S"] | None
+
+
+def lay_texts(ids: Int[Tensor, "N S"], length: Int[Tensor, " N"], layout: TextLayout) -> LaidTexts:
+    """Whole texts, given padded to the right, in one of three layouts: right, left, or end to end in one row."""
+    size = int(length.max())
+    place = torch.arange(size, device=ids.device).expand(len(ids), -1)
+    row = torch.arange(len(ids), device=ids.device)
+    real = place < length[:, None]
+    ids = ids[:, :size].masked_fill(~real, 0)
+    if layout == "packed":
+        return LaidTexts(ids[real][None], place[real][None], length.cumsum(0) - 1, None)
+    if layout == "padded":
+        return LaidTexts(ids, place, row * size + length - 1, None)
+    shift = place - (size - length)[:, None]
+    left = torch.where(shift >= 0, ids.gather(1, shift.clamp(min=0)), 0)
+    return LaidTexts(left, shift.clamp(min=0), row * size + size - 1, (shift >= 0).long())

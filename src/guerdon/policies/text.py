@@ -66,7 +66,8 @@ class TextPolicy:
             raise UserError(f"max_new {max_new} and sample_rows {sample_rows}, expected integers >= 1")
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.temperature, self.top_p, self.top_k, self.max_new = temperature, top_p, top_k, max_new
-        self.layout, self.sample_rows, self.dropout, self.version = layout, sample_rows, dropout, 0
+        self.layout: Layout = layout
+        self.sample_rows, self.dropout, self.version = sample_rows, dropout, 0
         self.codec = Codec(tokenizer, stop=[*_named_stops(tokenizer, stop), *_model_stops(model)], raw=raw)
         self.max_length = _limit(plain(model).config, max_length)
         self._frozen: str | None = None
@@ -154,10 +155,12 @@ class TextPolicy:
         return Rollout(prompt, text, drawn.ids, drawn.logp, mask, group=group, end=end, origin=origin)
 
     def _sampler(self, temperature: float | None = None, top_p: float | None = None, top_k: int | None = None) -> Sampler:
-        given = (temperature, top_p, top_k)
-        own = (self.temperature, self.top_p, self.top_k)
         try:
-            return Sampler(*(o if g is None else g for g, o in zip(given, own, strict=True)))
+            return Sampler(
+                self.temperature if temperature is None else temperature,
+                self.top_p if top_p is None else top_p,
+                self.top_k if top_k is None else top_k,
+            )
         except ValueError as error:
             raise UserError(str(error)) from None
 
@@ -209,7 +212,7 @@ class TextPolicy:
             "length": torch.tensor([len(a) for a in actions]),
         }
         group = torch.tensor([r.group for r in done])
-        old = _stack(logp).to(self.device) if len(logp) == len(done) else None
+        old: Any = _stack(logp).to(self.device) if len(logp) == len(done) else None
         moved = {k: v.to(self.device) for k, v in inputs.items()}
         return Batch(moved, _stack(mask).to(self.device), group.to(self.device), group.to(self.device), old_logp=old)
 
@@ -227,7 +230,8 @@ class TextPolicy:
         laid = lay(batch.inputs, self.layout)
         hidden = self._states(laid)
         head, temperature = head_of(self.model), self.temperature or 1.0
-        logp = entropy = None
+        logp: Any = None
+        entropy: Any = None
         if need & {"logp", "entropy"}:
             out = head.logp(hidden, laid.target, temperature, "entropy" in need)
             logp = _spread(out.logp, laid.taken)

@@ -25,7 +25,8 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
         empty = False
         tensor = tensor.detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        total.update(data)
     return "" if empty else total.hexdigest()
 
 

@@ -81,3 +81,23 @@ def small_model(folder: Path, kind: str = "llama", *, tokenizer: Any = None, see
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def small_encoder(folder: Path, *, seed: int = 0) -> str:
+    """Write a random 2-layer BERT (masked language model) with a whole-word tokenizer; gives the folder as text."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers.models.bert.tokenization_bert import BertTokenizer
+
+    words = sorted({w for line in CORPUS for w in line.lower().replace(".", " .").replace(",", " ,").replace("?", " ?").split()})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]) + "\n")
+    tokenizer = BertTokenizer(vocab=str(folder / "vocab.txt"))
+    shape = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64)
+    config = AutoConfig.for_model("bert", vocab_size=len(tokenizer), initializer_range=0.3, **shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForMaskedLM.from_config(config)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,344 @@
+"""Scalar heads: reward models, kept as ordinary `AutoModelForSequenceClassification(num_labels=1)` folders.
+
+A score is read at the last real token, found from lengths; so a text scores the same alone, padded on either side, or packed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from guerdon.core.rng import Key
+from guerdon.errors import RunStopped, UserError, nearest
+from guerdon.policies.codec import Codec, completion_text
+from guerdon.policies.head import backbone, plain
+from guerdon.policies.loading import PROBE, dtype_of, load, locate, quiet
+from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter, merged
+from guerdon.policies.packing import TextLayout, lay_texts
+from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
+from guerdon.types import Batch, Outputs, Prompt, Rollout
+
+HEADS = ("score", "classifier", "pre_classifier", "pooler")
+"""Names of the parts that a sequence classifier has on top of its body."""
+PROBES = (
+    Rollout(Prompt("probe-1", "How was the food?"), "It was great."),
+    Rollout(Prompt("probe-2", PROBE), "No."),
+)
+
+
+class Scorer:
+    """A model that reads a prompt and its completion and gives one number: a reward model.
+
+    Text: with a chat template the whole rendered conversation, as plain transformers would render it; without one the prompt, the
+    completion and the end-of-text token (an encoder: the pair of texts). Rollouts are read as text, never as another model's ids.
+    A completion that was cut at its length limit is read as if it ended there.
+
+    layout: "padded" (to the right), "left" or "packed"; all give the same scores. rows: texts in one pass of `score`.
+    mean, std: the normaliser of `score`; `forward` gives raw scores.
+    """
+
+    NEEDS: ClassVar[tuple[str, ...]] = ("score",)
+    SHARED: ClassVar[tuple[str, ...]] = ("tokenizer", "codec")
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "",
+        max_length: int | None = None,
+        raw: bool = False,
+        layout: TextLayout = "padded",
+        rows: int = 64,
+        mean: float = 0.0,
+        std: float = 1.0,
+    ) -> None:
+        if layout not in ("padded", "left", "packed"):
+            raise UserError(f"unknown layout {layout!r}", hint=nearest(str(layout), ("padded", "left", "packed")))
+        if not std > 0 or rows < 1:
+            raise UserError(f"std {std} and rows {rows}, expected positive numbers")
+        labels = plain(model).config.num_labels
+        if labels != 1:
+            raise UserError(
+                f"{name or 'the model'} gives {labels} numbers a text, a reward model gives 1", hint="load a model with num_labels=1"
+            )
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.codec = Codec(tokenizer, raw=raw, acts=False)
+        self.causal = hasattr(plain(model), "score")
+        if layout != "padded" and not self.causal:
+            raise UserError(f"layout {layout!r} is for causal models", hint='use layout="padded"')
+        self.layout: TextLayout = layout
+        self.rows, self.mean, self.std = rows, mean, std
+        own = getattr(plain(model).config.get_text_config(), "max_position_embeddings", 2**31)
+        self.max_length = own if max_length is None else min(max_length, own)
+        self._frozen: str | None = None
+        self.check()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "tiny",
+        *,
+        lora: Lora | None = None,
+        dtype: str = "float32",
+        chat_template: str | None = None,
+        device: str = "cpu",
+        key: Key = Key(0),
+        **options: Any,
+    ) -> Scorer:
+        """A reward model from a reward-model folder (head, normaliser and all), or a new head on a causal model or an encoder.
+
+        A new head is drawn from N(0, 1 / (width + 1)) (Stiennon et al. 2020, arXiv 2009.01325, appendix) with `key`. lora: adapters on
+        the body, the head trained whole. Raises UserError for an adapter that was saved without its head, for a model with other
+        than one label, and for what cannot be loaded; RunStopped when the self-test fails.
+        """
+        from transformers import AutoTokenizer
+
+        place = locate(model)
+        adapter = _adapter(place)
+        base = locate(adapter_base(adapter)) if adapter else place
+        with quiet():
+            tokenizer = load(AutoTokenizer, base if adapter and not (Path(place) / "tokenizer_config.json").exists() else place)
+            network = _network(base, tokenizer, dtype_of(dtype), key, fresh_head=adapter is not None)
+            if adapter:
+                network = load_adapter(network, adapter, train=lora is None)
+            if lora is not None:
+                parts = {n.rpartition(".")[2] for n, _ in network.named_modules()}
+                network = lora.wrap(
+                    network, "SEQ_CLS", keep=tuple(h for h in ("score", "classifier", "pre_classifier", "pooler") if h in parts)
+                )
+        if chat_template is not None:
+            tokenizer.chat_template = chat_template
+        kept = Path(place) / "reward_config.json"
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        settings = {k: known[k] for k in ("mean", "std", "raw", "max_length") if k in known}
+        return cls(network.to(device), tokenizer, name=str(model), **{**settings, **options})
+
+    # ------------------------------------------------------------ reading
+
+    def text(self, rollout: Rollout) -> str:
+        """What is read, for a causal model: `tokenizer(text)` in plain transformers gives the same ids (with
+        `add_special_tokens=False` when there is a chat template)."""
+        completion = completion_text(rollout)
+        if self.codec.chat:
+            return self.codec.render(rollout.prompt) + "".join(self.codec.render_turn(rollout.prompt, completion))
+        return self.codec.render(rollout.prompt) + completion + (self.tokenizer.eos_token or "")
+
+    def ids(self, rollout: Rollout) -> list[int]:
+        """Token ids of the text. Raises UserError over `max_length`; nothing is cut."""
+        ids = self._encode(rollout)
+        if len(ids) > self.max_length:
+            raise UserError(
+                f"prompt {rollout.prompt.id!r} and its completion have {len(ids)} tokens: more than the limit of {self.max_length}",
+                hint="nothing is cut silently: raise max_length (where the model allows it), shorten the row, or leave it out",
+            )
+        return ids
+
+    def _encode(self, rollout: Rollout) -> list[int]:
+        if not self.causal and not self.codec.chat:
+            ids = self.tokenizer(self.codec.render(rollout.prompt), completion_text(rollout)).input_ids
+        else:
+            ids = self.tokenizer(self.text(rollout), add_special_tokens=not self.codec.chat).input_ids
+        end = self.tokenizer.eos_token_id
+        while not self.codec.chat and self.causal and len(ids) > 1 and ids[-1] == ids[-2] == end:
+            ids = ids[:-1]  # the tokenizer closes texts by itself
+        pad = plain(self.model).config.get_text_config().pad_token_id
+        while self.causal and len(ids) > 1 and ids[-1] == pad:
+            ids = ids[:-1]  # published with padding == end of text: plain transformers reads the token before it, and so must we
+        return list(ids)
+
+    def collate(self, rollouts: Sequence[Rollout]) -> Batch:
+        """Rows of `ids (N, S)`, padded to the right, and `length (N,)`. One decision a row: `mask (N, 1)`. `unit` is the group."""
+        if not rollouts:
+            raise UserError("no rollouts to collate", hint="give at least one")
+        group = torch.tensor([r.group for r in rollouts], device=self.device)
+        return self._batch([self.ids(r) for r in rollouts], group)
+
+    def _batch(self, rows: Sequence[Sequence[int]], group: Tensor) -> Batch:
+        width = max(map(len, rows))
+        inputs = {
+            "ids": torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device),
+            "length": torch.tensor([len(row) for row in rows], device=self.device),
+        }
+        return Batch(inputs, torch.ones(len(rows), 1, dtype=torch.bool, device=self.device), group, group)
+
+    def forward(self, batch: Batch, need: frozenset[str] = frozenset({"score"})) -> Outputs:
+        """score `(N,)`: raw, float32 (float64 for a float64 model)."""
+        unknown = sorted(need - set(self.NEEDS))
+        if unknown:
+            raise UserError(f"a scorer does not give {unknown[0]!r}, only 'score'", hint="use a TextPolicy for log-probabilities")
+        self.model.eval()
+        ids, length = batch.inputs["ids"], batch.inputs["length"]
+        if self.causal:
+            laid = lay_texts(ids, length, self.layout)
+            given = {"attention_mask": laid.mask} if laid.mask is not None else {}
+            states = backbone(self.model)(input_ids=laid.ids, position_ids=laid.position, use_cache=False, **given).last_hidden_state
+            score = plain(self.model).score(states.flatten(0, 1)[laid.last])
+        else:
+            ids = ids[:, : int(length.max())]
+            real = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
+            score = plain(self.model)(input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
+        score = score[:, 0]
+        return Outputs(score=score if score.dtype == torch.float64 else score.float())
+
+    def _segments(self, ids: Tensor) -> dict[str, Tensor]:
+        """token_type_ids of a text pair, for an encoder that knows them: 1 after the first separator."""
+        if "token_type_ids" not in self.tokenizer.model_input_names or self.codec.chat:
+            return {}
+        ends = ids == self.tokenizer.sep_token_id
+        return {"token_type_ids": (ends.cumsum(1) - ends.long()).clamp(max=1)}
+
+    @torch.no_grad()
+    def score(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """Normalised scores `(N,)`: `(raw - mean) / std`. No gradient."""
+        parts = [self.forward(self.collate(rollouts[a : a + self.rows])).score for a in range(0, len(rollouts), self.rows)]
+        return (torch.cat([x for x in parts if x is not None]) - self.mean) / self.std if parts else torch.zeros(0)
+
+    def normalise(self, rollouts: Sequence[Rollout]) -> None:
+        """Set mean and std so that these rollouts score 0 on average with standard deviation 1.
+
+        Raises UserError when they all score the same.
+        """
+        raw = self.score(rollouts).double() * self.std + self.mean
+        spread = float(raw.std(correction=0)) if len(raw) else 0.0
+        if not spread > 0:
+            raise UserError(f"{len(raw)} rollouts with one and the same score say nothing of its scale", hint="give different rollouts")
+        self.mean, self.std = float(raw.mean()), spread
+
+    # ------------------------------------------------------------ keeping
+
+    def sample(self, prompts: Sequence[Prompt], n: int, key: Key) -> list[Rollout]:
+        raise UserError("a scorer reads text, it does not write any", hint="sample from a TextPolicy")
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        return list(trainable(self.model).values())
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def frozen(self) -> str:
+        if self._frozen is None:
+            self._frozen = frozen_digest(self.model)
+        return self._frozen
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**module_state(self.model, self.frozen), "mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        load_module_state(self.model, self.frozen, state)
+        self.mean, self.std = float(state["mean"]), float(state["std"])
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Two probe texts must score the same alone and together, and as in plain transformers. Raises RunStopped otherwise."""
+        for probe, score in zip(PROBES, self._probe().tolist(), strict=True):
+            ids = torch.tensor([self._encode(probe)], device=self.device)
+            usual = float(plain(self.model)(input_ids=ids, **({} if self.causal else self._segments(ids))).logits[0, 0])
+            if not abs(score - usual) <= self._tolerance * max(1.0, abs(usual)):
+                raise RunStopped(
+                    f"self-test of {self.name or 'the scorer'}: a text scores {score:.6g} here and {usual:.6g} alone in plain transformers",
+                    hint='use layout="padded"; if it still fails, this model family is not supported',
+                )
+
+    @torch.no_grad()
+    def _probe(self) -> Tensor:
+        """Raw scores of the probes, on the CPU."""
+        score = self.forward(
+            self._batch([self._encode(p) for p in PROBES], torch.zeros(len(PROBES), dtype=torch.long, device=self.device))
+        ).score
+        assert score is not None
+        return score.cpu()
+
+    @property
+    def _tolerance(self) -> float:
+        return 1e-4 if next(self.model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that plain transformers loads: weights (adapters merged), tokenizer, template, and the normaliser in
+        `reward_config.json`; then load it and compare scores. RunStopped when they differ. An adapter is also in `folder/adapter`."""
+        folder = Path(folder)
+        network = plain(merged(self.model)).eval()
+        with quiet():
+            network.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            if is_adapted(self.model):
+                self.model.save_pretrained(folder / "adapter")
+                self.tokenizer.save_pretrained(folder / "adapter")
+        known = {"mean": self.mean, "std": self.std, "raw": not self.codec.chat, "max_length": self.max_length, "base": self.name}
+        for place in [folder, folder / "adapter"] if is_adapted(self.model) else [folder]:
+            (place / "reward_config.json").write_text(json.dumps(known, indent=2) + "\n")
+        again = type(self).load(folder, dtype=str(next(network.parameters()).dtype).removeprefix("torch."))
+        gap = float((again._probe() - self._probe()).abs().max())
+        same = (
+            self.device.type == "cpu"
+            and self.layout == "padded"
+            and not is_adapted(self.model)
+            and (again.mean, again.std) == (self.mean, self.std)
+        )
+        limit = 0.0 if same else self._tolerance * max(1.0, float(self._probe().abs().max()))
+        if not gap <= limit or (again.mean, again.std) != (self.mean, self.std):
+            raise RunStopped(f"the scorer read back from {folder} differs by {gap:.3g}", hint="report this: the folder must not be used")
+
+
+def _adapter(place: str) -> str | None:
+    """The folder if it holds an adapter and no whole model. Raises UserError when the adapter came without its head."""
+    folder = Path(place)
+    if not (folder / "adapter_config.json").exists() or (folder / "config.json").exists():
+        return None
+    from safetensors import safe_open
+
+    weights = folder / "adapter_model.safetensors"
+    if not weights.exists():
+        raise UserError(f"the adapter in {place!r} has no adapter_model.safetensors", hint="give a complete adapter folder")
+    with safe_open(str(weights), framework="pt") as file:
+        names = list(file.keys())
+    if not any(part in ("score", "classifier") for name in names for part in name.split(".")):
+        raise UserError(
+            f"the adapter in {place!r} was saved without its score head, so its scores would be random",
+            hint='train it with modules_to_save=["score"], or give the merged folder',
+        )
+    return place
+
+
+def _network(place: str, tokenizer: Any, dtype: torch.dtype, key: Key, *, fresh_head: bool) -> Any:
+    """The sequence classifier in a folder, or one on top of the model there. fresh_head: an adapter will bring the head."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = load(AutoConfig, place)
+    ready = any("ForSequenceClassification" in a for a in config.architectures or ()) and not fresh_head
+    with torch.random.fork_rng():
+        torch.manual_seed(key.fold("head").number % 2**63)
+        if ready:
+            return load(AutoModelForSequenceClassification, place, dtype=dtype)
+        model = load(AutoModelForSequenceClassification, place, dtype=dtype, num_labels=1, fresh=HEADS)
+    if hasattr(model, "score"):
+        width = model.score.weight.shape[1]
+        with torch.no_grad():
+            drawn = torch.randn(model.score.weight.shape, generator=key.fold("head").generator(), dtype=torch.float64)
+            model.score.weight.copy_(drawn / (width + 1) ** 0.5)
+        _set_padding(model, tokenizer)
+    return model
+
+
+def _set_padding(model: Any, tokenizer: Any) -> None:
+    """A padding token that never ends a text. Plain transformers takes the last token that is not padding for the end: padding that is
+    also the end-of-text token would make it read one token too early."""
+    ends = {tokenizer.eos_token_id, *Codec(tokenizer, acts=False).stop_ids}
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
+        others = [i for i in sorted({*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}) if i not in ends]
+        if others:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(others[0])
+        else:
+            tokenizer.add_special_tokens({"pad_token": "<|padding|>"})
+            if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+                with torch.random.fork_rng():
+                    model.resize_token_embeddings(len(tokenizer))
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
