@@ -11,7 +11,7 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn.learner import Learner
-from guerdon.learn.verbs import Credit, check_alive, rollout_metrics, with_adv, with_ref
+from guerdon.learn.verbs import Credit, judge, rollout_metrics, with_adv, with_ref
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
 
@@ -50,14 +50,13 @@ def online(
 
     def step(t: int) -> Metrics:
         rollouts = policy.sample(cursor.at(t), n, key.fold("rollout", t))
-        scores = reward(rollouts)
-        check_alive(scores)
+        scores, said = judge(reward, rollouts)
         data = policy.collate(rollouts)
         if ref is not None:
             if learner.updates == 0:
                 check_step0(policy, ref, data)
             data = with_ref(data, ref)
-        metrics = rollout_metrics(rollouts, scores, data)
+        metrics = rollout_metrics(rollouts, scores, data) | said
         data = with_adv(data, credit(scores, data))
         for epoch in range(epochs):
             for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)):

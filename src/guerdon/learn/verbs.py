@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from guerdon.core.place import place
 from guerdon.errors import RunStopped
 from guerdon.learn.learner import Learner
 from guerdon.policies.refs import Reference, check_step0
-from guerdon.types import Batch, Metrics, Policy, Preference, Rollout, Score
+from guerdon.types import Batch, Metrics, Policy, Preference, Reward, Rollout, Score
 
 Credit = Callable[[Sequence[Score], Batch], Tensor]
 """Scores and their batch to advantages, `(N,)` or `(N, T)`."""
@@ -100,14 +101,17 @@ def row_sum(x: Tensor, batch: Batch) -> Tensor:
     return torch.where(batch.mask, x, 0.0).sum(1)
 
 
-def check_alive(scores: Sequence[Score]) -> None:
-    """Stop when no rollout of a step was judged: there is nothing to learn from, and training on would hide it."""
-    if scores and all(s.abstained or s.value != s.value for s in scores):
+def judge(reward: Reward, rollouts: Sequence[Rollout]) -> tuple[list[Score], Metrics]:
+    """The scores, and what the reward says of itself (seconds, abstentions), for those that do.
+
+    Raises RunStopped when no rollout of a step was judged: there is nothing to learn from, and training on would hide it.
+    """
+    scores = reward(rollouts)
+    if scores and all(math.isnan(s.value) for s in scores):
         why = next((s.note for s in scores if s.note), "no reason given")
-        raise RunStopped(
-            f"every one of {len(scores)} rewards of this step is missing (first reason: {why})",
-            hint="try the reward alone: guerdon check ...",
-        )
+        raise RunStopped(f"all {len(scores)} rewards of this step are missing (first reason: {why})", hint="try the reward alone first")
+    own = getattr(reward, "metrics", None)
+    return scores, Metrics(own() if callable(own) else {})
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch: Batch) -> Metrics:

@@ -19,7 +19,7 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.learner import learner_for
 from guerdon.learn.rounds import rounds
-from guerdon.learn.verbs import check_alive, rollout_metrics, values
+from guerdon.learn.verbs import rollout_metrics, values
 from guerdon.search.best_of import best_of
 from guerdon.types import Metrics, Paper, Policy, Prompt, Recipe, Reward, Rollout, Term, decisions
 
@@ -60,7 +60,6 @@ def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward
 
     def prepare(number: int) -> tuple[Sequence[Rollout], Metrics]:
         found = best_of(policy, cursor.at(number), reward, n=cfg.sampling.n, key=key.fold("rollout", number))
-        check_alive(found.scores)
         metrics = rollout_metrics(found.rollouts, found.scores, policy.collate(found.rollouts))
         kept = {id(r) for r in found.best}
         best = values([s for r, s in zip(found.rollouts, found.scores, strict=True) if id(r) in kept])

@@ -22,7 +22,7 @@ from guerdon.core.reduce import mean, token_mean
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.learner import learner_for
-from guerdon.learn.verbs import check_alive, rollout_metrics, values, with_adv, with_ref
+from guerdon.learn.verbs import judge, rollout_metrics, values, with_adv, with_ref
 from guerdon.papers.grpo import clip_term
 from guerdon.policies.refs import Frozen
 from guerdon.types import Batch, Metrics, Outputs, Paper, Policy, Prompt, Recipe, Reward, Term
@@ -79,12 +79,12 @@ def build(cfg: Config, policy: Policy, prm: Policy, prompts: Sequence[Prompt], r
 
     def step(t: int) -> Metrics:
         rollouts = policy.sample(cursor.at(t), cfg.sampling.n, key.fold("rollout", t))
-        scores = reward(rollouts)
-        check_alive(scores)
+        scores, said = judge(reward, rollouts)
+
         batch = with_ref(policy.collate(rollouts), ref)
         outcome = values(scores)
         label = torch.where(outcome.isnan(), outcome, (outcome > cfg.threshold).float())
-        metrics = rollout_metrics(rollouts, scores, batch)
+        metrics = rollout_metrics(rollouts, scores, batch) | said
         if cfg.process_coef:
             learnt = critic.update(batch.with_(label=label))  # update first ...
             metrics = metrics | {f"prm/{name}": value for name, value in learnt.items()}
