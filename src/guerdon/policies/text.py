@@ -241,7 +241,8 @@ class TextPolicy:
             extra["hidden"] = _spread(hidden, laid.taken)
         if "logits" in need:
             extra["logits"] = _spread(head.logits(hidden, temperature), laid.taken)
-        return Outputs(logp if "logp" in need else None, entropy, extra=extra)
+        shown: Any = logp if "logp" in need else None
+        return Outputs(shown, entropy, extra=extra)
 
     def _states(self, laid: Laid) -> Tensor:
         """The hidden state before each decision, `(M, D)`."""
