@@ -87,4 +87,5 @@ def judged_answer(row: Row) -> list[Rollout]:
 
 
 def judged_conversation(row: Row) -> list[Rollout]:
+    """A conversation whose last answer has a verdict, kept as `prompt.meta["label"]` in [0, 1]."""
     return [_conversation(row, label=row.label(row.get("label")))]

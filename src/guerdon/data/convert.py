@@ -20,35 +20,42 @@ def _without(prompt: Prompt, *names: str) -> Prompt:
 
 
 def pairs_to_demos(items: Sequence[Preference], each: bool) -> tuple[list[Rollout], str]:
+    """The chosen answers."""
     return [p.ranked[0] for p in items], "demonstrations are the chosen answers"
 
 
 def pairs_to_prompts(items: Sequence[Preference], each: bool) -> tuple[list[Prompt], str]:
+    """The prompts, their answers kept as columns."""
     asked = [_with_meta(p.prompt, chosen=p.ranked[0].content, rejected=p.ranked[1].content) for p in items]
     return asked, "prompts of the pairs; their answers are kept as meta `chosen` and `rejected`"
 
 
 def pairs_to_unpaired(items: Sequence[Preference], each: bool) -> tuple[list[Rollout], str]:
+    """Both answers, each with a verdict: 1 chosen, 0 rejected."""
     judged = [(r, label) for p in items for r, label in zip(p.ranked, (1.0, 0.0), strict=True)]
     return [r.with_(prompt=_with_meta(r.prompt, label=label)) for r, label in judged], "chosen answers count as good, rejected as bad"
 
 
 def pairs_to_pools(items: Sequence[Preference], each: bool) -> tuple[list[Preference], str]:
+    """Two answers are a pool of two."""
     return list(items), "pools are the pairs, two answers each"
 
 
 def demos_to_prompts(items: Sequence[Rollout], each: bool) -> tuple[list[Prompt], str]:
+    """The prompts, their answers kept as a column."""
     return [
         _with_meta(r.prompt, completion=r.content) for r in items
     ], "prompts of the demonstrations; answers are kept as meta `completion`"
 
 
 def unpaired_to_demos(items: Sequence[Rollout], each: bool) -> tuple[list[Rollout], str]:
+    """The answers whose verdict is at least 1/2."""
     good = [r for r in items if r.prompt.meta["label"] >= 0.5]
     return good, f"demonstrations are the answers judged good: {len(good)} of {len(items)}"
 
 
 def stepwise_to_prompts(items: Sequence[Rollout], each: bool) -> tuple[list[Prompt], str]:
+    """The prompts, each once, without the steps."""
     asked = {r.prompt.id: _without(r.prompt, "step_texts", "step_labels", "step_joint") for r in items}
     return list(asked.values()), "prompts of the judged solutions"
 
@@ -73,15 +80,18 @@ def pools_to_pairs(items: Sequence[Preference], each: bool) -> tuple[list[Prefer
 
 
 def pools_to_demos(items: Sequence[Preference], each: bool) -> tuple[list[Rollout], str]:
+    """The best answer of each pool."""
     best = [p.ranked[0].with_(prompt=_without(p.prompt, "scores")) for p in items]
     return best, "demonstrations are the best answers"
 
 
 def pools_to_prompts(items: Sequence[Preference], each: bool) -> tuple[list[Prompt], str]:
+    """The prompts, without answers and scores."""
     return [_without(p.prompt, "scores") for p in items], "prompts of the pools"
 
 
 def unpaired_to_prompts(items: Sequence[Rollout], each: bool) -> tuple[list[Prompt], str]:
+    """The prompts, each once, without the verdicts."""
     asked = [_with_meta(r.prompt, completion=r.content) for r in items]
     return asked, "prompts of the judged answers; the answer is kept as meta `completion`, its verdict as `label`"
 

@@ -224,6 +224,7 @@ def messages(domain: str) -> list[dict[str, str]]:
 
 
 def prompt(domain: str, id: str, **meta: Any) -> Prompt:
+    """The prompt that asks for a sentence of a domain; the domain and `meta` are its columns."""
     return Prompt(id, messages(domain), {"domain": domain, **meta})
 
 

@@ -42,6 +42,7 @@ def quiet() -> Iterator[None]:
 
 
 def dtype_of(name: str | torch.dtype) -> torch.dtype:
+    """A dtype by name; UserError with the nearest name otherwise."""
     if isinstance(name, torch.dtype):
         return name
     if name not in DTYPES:
@@ -104,6 +105,7 @@ def _unloadable(place: str, error: Exception) -> UserError:
 
 
 def probe_ids(tokenizer: Any, vocab: int) -> torch.Tensor:
+    """`(1, S)`: a short text as ids below `vocab`, to compare two models on."""
     return torch.tensor([tokenizer(PROBE, add_special_tokens=False).input_ids[:32] or [0]]) % vocab
 
 

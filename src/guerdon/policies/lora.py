@@ -72,4 +72,5 @@ def merged(model: Any) -> Any:
 
 
 def is_adapted(model: Any) -> bool:
+    """Whether a model carries peft adapters."""
     return hasattr(model, "merge_and_unload") and hasattr(model, "get_base_model")

@@ -53,6 +53,7 @@ class Signature:
 
 
 def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
