@@ -63,7 +63,7 @@ class Prepared:
         domain, data = domains.domain(self.method.card.domain), next(iter(self.data.values()), None)
         if data is None:
             return ""
-        if domain.render is None or set(domains.MODELS) & set(self.given):
+        if domain.render is None or not hasattr(self.cfg, "model") or set(domains.MODELS) & set(self.given):
             return data.first
         return domains.target(domain.render)(self.cfg, data.items[0])
 

@@ -68,8 +68,13 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 stopped or not held, 2 wrong input, 130 interrupted."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        return dispatch(list(sys.argv[1:] if argv is None else argv))
+
+
+def dispatch(argv: list[str]) -> int:
+    """The command named first, with every expected failure turned into a message and an exit code."""
     top, commands = parser()
     try:
         if not argv:
@@ -226,8 +231,6 @@ def metavar(leaf: Any) -> str:
 def tell(prepared: Any) -> int:
     """What a run would be."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from guerdon import settings
     from guerdon.arithmetic import arithmetic
@@ -235,11 +238,11 @@ def tell(prepared: Any) -> int:
 
     console = Console()
     introduce(prepared, None, console)
-    console.print("[bold]settings[/bold]")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    for name, _, value, meaning in settings.describe(type(prepared.cfg), base=prepared.cfg):
-        table.add_row("  " + name, escape(value), escape(meaning))
-    console.print(table)
+    console.print("[bold]settings[/bold] (* changed from the default)")
+    usual = {leaf.path: leaf.default for leaf in settings.leaves(type(prepared.cfg))}
+    for leaf in settings.leaves(type(prepared.cfg), base=prepared.cfg):
+        mark = " " if leaf.default == usual[leaf.path] else "*"
+        console.print(f"{mark} {leaf.path}: {settings.show(leaf.default)}", markup=False, highlight=False, soft_wrap=True)
     kind, data = next(iter(prepared.data.items()), ("items", None))
     console.print("[bold]arithmetic[/bold]")
     for name, value in arithmetic(prepared.cfg, kind, len(data.items) if data else 0):

@@ -127,7 +127,7 @@ def text_scorer(cfg: Any, key: Any) -> Any:
     from guerdon.policies.heads import Scorer
 
     options = {name: getattr(cfg, name) for name in ("max_length", "chat_template", "raw") if hasattr(cfg, name)}
-    return Scorer.load(cfg.model, **lora(cfg, key), **place(cfg), **options)
+    return Scorer.load(cfg.model, key=key, **lora(cfg, key), **place(cfg), **options)
 
 
 def lora(cfg: Any, key: Any) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def introduce(prepared: Prepared, out: Path | None, console: Any) -> None:
         console.print("\n".join("  " + line for line in text.splitlines()), markup=False, highlight=False, soft_wrap=True)
 
     where = f" -> {escape(str(out))}" if out is not None else ""
-    console.print(f"[bold]{escape(prepared.method.name)}[/bold]: {escape(prepared.method.card.idea)}{where}", highlight=False)
+    console.print(
+        f"[bold]{escape(prepared.method.name)}[/bold]: {escape(prepared.method.card.idea)}{where}", highlight=False, soft_wrap=True
+    )
     for name, data in prepared.data.items():
         block(name, data.shown.partition("\nfirst:")[0])
     if prepared.data:

@@ -110,9 +110,10 @@ def curve(panel: Panel, runs: Sequence[RunData]) -> str:
         if metric in run.series
     ]
     log = panel.log and spans_decades([v for *_, values in lines for v in values])
+    floor = log_floor([v for *_, values in lines for v in values]) if log else -math.inf
     for run_index, style, steps, values in lines:
         color, dashes = color_of(run_index), "-" if style == 0 else (0, (4, 2))
-        shown = [v if not log or v > 0 else math.nan for v in values]
+        shown = [v if v > floor else math.nan for v in values]
         window = max(1, len(values) // 20)
         if window > 1:
             axes.plot(steps, shown, color=color, alpha=0.22, lw=0.9, ls=dashes)
@@ -181,6 +182,12 @@ def spans_decades(values: Sequence[float]) -> bool:
     if len(positive) < 3 or len(positive) < 0.8 * len(values):
         return False
     return positive[int(0.95 * (len(positive) - 1))] > 20 * positive[int(0.05 * (len(positive) - 1))]
+
+
+def log_floor(values: Sequence[float]) -> float:
+    """Values at or below it are left out of a logarithmic axis: zeros, and the rounding noise of the first step (1e-13 of KL)."""
+    positive = sorted(v for v in values if v > 0)
+    return positive[len(positive) // 2] * 1e-4
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
