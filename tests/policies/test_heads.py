@@ -155,6 +155,23 @@ def test_lora_keeps_its_head_through_save_and_load(base, tmp_path):
     torch.testing.assert_close(usual(tmp_path, scorer, TEXT), raw(scorer, TEXT).detach(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("lora", [None, Lora(r=2)])
+def test_a_tokenizer_whose_only_special_token_ends_texts_gets_a_padding_token(lora, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"</s>": 0, "good": 1, "bad": 2, "x": 3}, unk_token="x"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>")
+    folder = small_model(tmp_path / "base", tokenizer=tokenizer, pad_token_id=0)
+    scorer, rows = Scorer.load(folder, lora=lora), [Rollout(Prompt("a", "good"), " bad good"), Rollout(Prompt("b", "bad"), " good")]
+    assert scorer.model.config.pad_token_id == 4
+    scorer.save(tmp_path / "out")
+    torch.testing.assert_close(usual(tmp_path / "out", scorer, rows), raw(scorer, rows).detach(), rtol=0, atol=1e-5)
+    if lora:
+        torch.testing.assert_close(Scorer.load(tmp_path / "out" / "adapter").score(rows), scorer.score(rows), rtol=0, atol=1e-5)
+
+
 def test_adapter_without_its_head(base, tmp_path):
     policy = TextPolicy.load(base, lora=Lora(r=2))
     policy.save(tmp_path)

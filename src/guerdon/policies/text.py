@@ -71,6 +71,7 @@ class TextPolicy:
         self.codec = Codec(tokenizer, stop=[*_named_stops(tokenizer, stop), *_model_stops(model)], raw=raw)
         self.max_length = _limit(plain(model).config, max_length)
         self._frozen: str | None = None
+        self.on_merged = False  # new adapters stand on an older one that was merged
         self._sampler()
         check_head(model)
         if layout == "packed":
@@ -108,7 +109,9 @@ class TextPolicy:
             tokenizer = load(AutoTokenizer, adapter if own and adapter else base)
         if chat_template is not None:
             tokenizer.chat_template = chat_template
-        return cls(network, tokenizer, name=str(model), **options)
+        policy = cls(network, tokenizer, name=str(model), **options)
+        policy.on_merged = bool(adapter) and lora is not None
+        return policy
 
     # ------------------------------------------------------------ acting
 
@@ -308,7 +311,8 @@ class TextPolicy:
     def save(self, folder: Path) -> None:
         """Write weights (adapters merged), tokenizer, template and generation settings for plain transformers, and load them again.
 
-        With adapters, the adapter alone is in `folder/adapter`. The folder is read back as any user would and compared: RunStopped
+        With adapters, the adapter alone is in `folder/adapter` (not when it stands on a merged older one: its base is nowhere on
+        disk then). The folder is read back as any user would and compared: RunStopped
         when a logit differs.
         """
         from transformers import AutoModelForCausalLM
@@ -323,8 +327,9 @@ class TextPolicy:
         with quiet():
             network.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-            if is_adapted(self.model):
+            if is_adapted(self.model) and not self.on_merged:
                 self.model.save_pretrained(folder / "adapter")
+                self.tokenizer.save_pretrained(folder / "adapter")
             compare_saved(AutoModelForCausalLM, folder, self.model, network, self.tokenizer)
         (folder / "guerdon.json").write_text(json.dumps(self.facts, indent=2) + "\n")
 
