@@ -222,11 +222,11 @@ def test_check_prints_the_arithmetic_and_trains_nothing(method, capsys):
 
 
 def test_run_writes_the_run_folder_and_resume_goes_on(method, capsys):
-    code, out, err = run("run", method, "--out", "o", "--seed", "7", "--fail_at=2", "--save-every", "1", capsys=capsys)
+    code, _, err = run("run", method, "--out", "o", "--seed", "7", "--fail_at=2", "--save-every", "1", capsys=capsys)
     assert code == 130
     assert "guerdon resume o" in err
     assert not Path("o/final").exists()
-    code, out, err = run("resume", "o", capsys=capsys)
+    code, _, _ = run("resume", "o", capsys=capsys)
     assert code == 130  # the method asks for it again: it went on at step 2, not at 0
     saved = json.loads(Path("o/config.json").read_text())
     assert saved["config"]["fail_at"] == 2

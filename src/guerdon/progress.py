@@ -73,7 +73,7 @@ def introduce(prepared: Prepared, out: Path | None, console: Any) -> None:
     for name, data in prepared.data.items():
         block(name, data.shown.partition("\nfirst:")[0])
     if prepared.data:
-        block("first row, as the model reads it", prepared.first[:1500])
+        block("first row", prepared.first[:1500])
     for report in prepared.rewards:
         block("reward, tried on real rows", str(report))
     for note in prepared.notes:

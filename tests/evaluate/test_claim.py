@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from guerdon.evaluate.claim import judge, measure, reproduce
 from guerdon.types import Claim, Trial
 
 
-def claim(direction="up", margin=0.1, seeds=(0, 1, 2)):
+def claim(direction: Literal["up", "down"] = "up", margin: float = 0.1, seeds: tuple[int, ...] = (0, 1, 2)) -> Claim:
     return Claim("method", "baseline", "score", direction, margin, "made up", seeds)
 
 

@@ -195,3 +195,5 @@ def test_early_and_late_thirds():
     run = RunData("r", Path("r"), "", {}, {}, {}, {}, samples, [])
     assert plots.split_early_late(run) == ([0.0, 1.0, 2.0], [6.0, 7.0, 8.0])
     assert len(plots.shared_bins([run])) == 25
+    short = RunData("r", Path("r"), "", {}, {}, {}, {}, samples[:2], [])
+    assert plots.split_early_late(short) == ([0.0], [1.0])

@@ -73,14 +73,14 @@ SECTIONS: Sequence[tuple[str, Sequence[Panel]]] = (
         ),
     ),
 )
-PART, SILENT = re.compile(r"rewards/.+/mean$"), {"seconds"}
+PART = re.compile(r"rewards/.+/mean$")
 
 
 def sections(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[Panel, str]]]]:
     """Title and figures of each section that these runs have anything for; metrics without a place of their own come last."""
     present = {metric for run in runs for metric, (_, values) in run.series.items() if values}
     placed = {metric for _, panels in SECTIONS for panel in panels for metric in panel.metrics}
-    others = sorted(present - placed - SILENT)
+    others = sorted(m for m in present - placed if m.rpartition("/")[2] != "seconds")
     out = []
     parts = [
         Panel((m,), f"Reward part: {m.removeprefix('rewards/').removesuffix('/mean')}", "mean of a step") for m in others if PART.match(m)
@@ -96,7 +96,9 @@ def sections(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[Panel, str]]
 
 def worth(runs: Sequence[RunData], metric: str) -> bool:
     """A health metric that was 0 all the time says nothing."""
-    quiet = metric in ("reward/abstained", "completions/clipped_ratio", "frac_reward_zero_std") or metric.startswith("clip_ratio/")
+    quiet = (
+        metric.endswith("/abstained") or metric.startswith("clip_ratio/") or metric in ("completions/clipped_ratio", "frac_reward_zero_std")
+    )
     return not quiet or any(any(run.series.get(metric, ([], []))[1]) for run in runs)
 
 
@@ -158,7 +160,7 @@ def split_early_late(run: RunData) -> tuple[list[float], list[float]]:
         return [], []
     first, last = rows[0][0], max(step for step, _ in rows)
     third = (last - first + 1) / 3
-    return [v for step, v in rows if step < first + third], [v for step, v in rows if step >= last + 1 - third]
+    return [v for step, v in rows if step < first + third], [v for step, v in rows if step > last - third]
 
 
 def shared_bins(runs: Sequence[RunData]) -> list[float]:
@@ -214,6 +216,7 @@ def new_figure(width: float = 3.7, height: float = 2.2) -> tuple[Any, Any]:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GRID)
     axes.tick_params(colors=INK, labelsize=8, length=0, which="both")
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.xaxis.label.set(color=INK, size=8.5)
     axes.yaxis.label.set(color=INK, size=8.5)
     axes.grid(axis="y", color=GRID, lw=0.7)
