@@ -52,10 +52,11 @@ def papers() -> Iterator[tuple[str, str]]:
         card = method.card
         where = f"[arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv}), " if card.arxiv else ""
         text = f"# {name}\n\n*{card.title}* ({where}{card.year}). Family: {card.family}; domain: {card.domain}.\n\n{card.idea}.\n\n"
-        text += f"{card.doc}\n\n## Run it\n\n```\nguerdon run {name}\n```\n\n"
+        text += f"{spaced(card.doc)}\n\n## Run it\n\n```\nguerdon run {name}\n```\n\n"
         text += f"At full size:\n\n```\n{card.full_size}\n```\n\n" if card.full_size else ""
         rows = [(f"`{path}`", kind, f"`{default}`", meaning) for path, kind, default, meaning in settings.describe(method.Config)]
         text += "## Settings\n\n" + table(("setting", "type", "default", "meaning"), rows)
+        text += f"\nPut together from: {', '.join(f'`{piece}`' for piece in card.uses)}. Source: `src/guerdon/papers/{name}.py`.\n"
         text += f"\n## Claim\n\n{card.claim}.\n\n"
         try:
             claim = catalog.load_claim(name).CLAIM
@@ -64,9 +65,14 @@ def papers() -> Iterator[tuple[str, str]]:
             continue
         rows = [("method", claim.method), ("baseline", claim.baseline), ("metric", f"{claim.metric} ({claim.direction})")]
         rows += [("margin", f"{claim.margin:g}"), ("setting", claim.setting), ("seeds", ", ".join(map(str, claim.seeds)))]
-        text += table(("", ""), rows) + f"\n```\nguerdon reproduce {name}\n```\n\n"
-        text += f"Put together from: {', '.join(f'`{piece}`' for piece in card.uses)}. Source: `src/guerdon/papers/{name}.py`.\n"
-        yield name, text
+        yield name, text + table(("", ""), rows) + f"\n```\nguerdon reproduce {name}\n```\n"
+
+
+def spaced(doc: str) -> str:
+    """The docstring with a paragraph for each of its parts."""
+    for part in ("Problem", "Idea", "Left out", "Deliberate", "Option"):
+        doc = doc.replace(f"\n{part}", f"\n\n{part}")
+    return doc.replace("\n\n\n", "\n\n")
 
 
 def papers_index() -> str:
