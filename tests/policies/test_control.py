@@ -86,6 +86,7 @@ def test_greedy_episodes_are_all_alike_and_ends_are_told_apart():
     assert first.end == "stop"
     assert first.content.terminated
     assert first.content.last.shape == (4,)
+    assert str(first.content) == f"{len(first)} ticks, return {len(first)}, terminated"
     swung = shaken(PENDULUM).sample(load_prompts(PENDULUM, n=1), 1, Key(0))[0]
     assert (swung.end, swung.content.terminated, len(swung)) == ("length", False, 200)
 

@@ -35,6 +35,9 @@ class Trajectory:
     last: Float[Tensor, " D"]
     terminated: bool
 
+    def __str__(self) -> str:
+        return f"{len(self.rewards)} ticks, return {float(self.rewards.sum()):g}, {'terminated' if self.terminated else 'out of time'}"
+
 
 class ControlPolicy(nn.Module):
     """A multi-layer perceptron that acts in a gymnasium environment.
