@@ -269,7 +269,7 @@ def test_rewards_that_are_all_missing_stop_with_the_reason(tmp_path):
     def mute(rollouts):
         return [Score.abstain("the judge is offline") for _ in rollouts]
 
-    with pytest.raises(RunStopped, match=r"every one of 8 rewards.*the judge is offline"):
+    with pytest.raises(RunStopped, match=r"all 8 rewards of this step are missing.*the judge is offline"):
         run(make_online(mute), tmp_path, config={})
 
 

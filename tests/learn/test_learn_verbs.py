@@ -10,8 +10,8 @@ from guerdon.core.rng import Key
 from guerdon.errors import RunStopped
 from guerdon.learn.verbs import (
     by_outcome,
-    check_alive,
     chosen,
+    judge,
     pair_batch,
     placed,
     rejected,
@@ -20,7 +20,7 @@ from guerdon.learn.verbs import (
     values,
     with_adv,
 )
-from guerdon.testing import ToyPolicy, toy_pairs, toy_prompts
+from guerdon.testing import ToyPolicy, ToyReward, toy_pairs, toy_prompts
 from guerdon.types import Preference, Prompt, Rollout, Score
 
 POLICY = ToyPolicy(spread=0.3)
@@ -98,7 +98,20 @@ def test_a_list_of_three_is_three_rows_and_three_pairs():
 
 
 def test_a_step_without_any_judgement_stops():
-    check_alive([])
-    check_alive([Score.abstain("x"), Score.whole(Rollout(Prompt("p", ""), ""), 0.0)])
+    rollouts = [Rollout(Prompt("p", ""), "a"), Rollout(Prompt("p", ""), "b")]
+    some = [Score.abstain("x"), Score.whole(rollouts[1], 0.0)]
+    assert judge(lambda rs: [], []) == ([], {})
+    assert judge(lambda rs: some, rollouts) == (some, {})
     with pytest.raises(RunStopped, match="first reason: judge down"):
-        check_alive([Score.abstain("judge down"), Score.abstain("y")])
+        judge(lambda rs: [Score.abstain("judge down"), Score.abstain("y")], rollouts)
+
+
+def test_a_reward_may_tell_of_itself():
+    class Telling(ToyReward):
+        def metrics(self):
+            return {"rewards/toy/seconds": 0.25}
+
+    rollouts, _ = sampled(2, 1)
+    scores, metrics = judge(Telling(), rollouts)
+    assert len(scores) == 2
+    assert metrics == {"rewards/toy/seconds": 0.25}

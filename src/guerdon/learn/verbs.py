@@ -110,7 +110,7 @@ def judge(reward: Reward, rollouts: Sequence[Rollout]) -> tuple[list[Score], Met
     if scores and all(math.isnan(s.value) for s in scores):
         why = next((s.note for s in scores if s.note), "no reason given")
         raise RunStopped(f"all {len(scores)} rewards of this step are missing (first reason: {why})", hint="try the reward alone first")
-    own = getattr(reward, "metrics", None)
+    own: Any = getattr(reward, "metrics", None)
     return scores, Metrics(own() if callable(own) else {})
 
 
