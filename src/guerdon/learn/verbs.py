@@ -111,7 +111,7 @@ def judge(reward: Reward, rollouts: Sequence[Rollout]) -> tuple[list[Score], Met
         why = next((s.note for s in scores if s.note), "no reason given")
         raise RunStopped(f"all {len(scores)} rewards of this step are missing (first reason: {why})", hint="try the reward alone first")
     own: Any = getattr(reward, "metrics", None)
-    return scores, Metrics(own() if callable(own) else {})
+    return scores, Metrics({} if own is None else own())
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch: Batch) -> Metrics:
