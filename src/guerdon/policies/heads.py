@@ -19,7 +19,7 @@ from guerdon.policies.codec import Codec, completion_text
 from guerdon.policies.head import backbone, plain
 from guerdon.policies.loading import PROBE, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter, merged
-from guerdon.policies.packing import TextLayout, lay_texts
+from guerdon.policies.packing import TextLayout, buckets, lay_texts
 from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
 from guerdon.types import Batch, Outputs, Prompt, Rollout
 
@@ -67,7 +67,7 @@ class Scorer:
             raise UserError(
                 f"{name or 'the model'} gives {labels} numbers a text, a reward model gives 1", hint="load a model with num_labels=1"
             )
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.model, self.tokenizer, self.name, self.version = model.eval(), tokenizer, name, 0
         self.codec = Codec(tokenizer, raw=raw, acts=False)
         self.causal = hasattr(plain(model), "score")
         if layout != "padded" and not self.causal:
@@ -177,6 +177,12 @@ class Scorer:
             raise UserError(f"a scorer does not give {unknown[0]!r}, only 'score'", hint="use a TextPolicy for log-probabilities")
         self.model.eval()
         ids, length = batch.inputs["ids"], batch.inputs["length"]
+        groups = [torch.arange(len(length), device=length.device)] if self.layout == "packed" else buckets(length)
+        score = torch.cat([self._score(ids[rows], length[rows]) for rows in groups])[torch.argsort(torch.cat(groups))]
+        return Outputs(score=score if score.dtype == torch.float64 else score.float())
+
+    def _score(self, ids: Tensor, length: Tensor) -> Tensor:
+        """Raw scores of these texts, `(N,)`."""
         if self.causal:
             laid = lay_texts(ids, length, self.layout)
             given = {"attention_mask": laid.mask} if laid.mask is not None else {}
@@ -186,8 +192,7 @@ class Scorer:
             ids = ids[:, : int(length.max())]
             real = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
             score = plain(self.model)(input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
-        score = score[:, 0]
-        return Outputs(score=score if score.dtype == torch.float64 else score.float())
+        return score[:, 0]
 
     def _segments(self, ids: Tensor) -> dict[str, Tensor]:
         """token_type_ids of a text pair, for an encoder that knows them: 1 after the first separator."""

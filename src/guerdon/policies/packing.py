@@ -13,6 +13,24 @@ Layout = Literal["padded", "packed"]
 TextLayout = Literal["padded", "left", "packed"]
 
 
+def buckets(length: Int[Tensor, " N"], *, waste: float = 1.25, least: int = 8) -> list[Int[Tensor, " M"]]:
+    """Row numbers in groups of like lengths, so that padding a group to its longest row costs little.
+
+    From the longest row down, a group of at least `least` rows closes when taking the next row in would make its padded size more than
+    `waste` times its real one. A pure function of the lengths; with one row, or with all equal, there is one group.
+    """
+    order = torch.argsort(length, descending=True, stable=True)
+    groups: list[list[int]] = []
+    longest = real = 0
+    for row, size in zip(order.tolist(), length[order].tolist(), strict=True):
+        if not groups or (len(groups[-1]) >= least and longest * (len(groups[-1]) + 1) > waste * (real + size)):
+            groups.append([])
+            longest, real = size, 0
+        groups[-1].append(row)
+        real += size
+    return [torch.tensor(g, device=length.device) for g in groups]
+
+
 class Laid(NamedTuple):
     """ids, position: `(B, S)` for the model. state: `(M,)` index into the flattened `(B * S)` hidden states, one for each decision,
     row by row: the state *before* the decision. target: `(M,)` the chosen ids. taken: `(N, T)`, where the M decisions stand."""

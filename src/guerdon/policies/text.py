@@ -22,7 +22,7 @@ from guerdon.policies.generate import Drawn, Sampler, decode, takes_positions
 from guerdon.policies.head import backbone, check_head, head_of, plain
 from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter, merged
-from guerdon.policies.packing import Laid, Layout, lay
+from guerdon.policies.packing import Laid, Layout, buckets, lay
 from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
 from guerdon.types import Batch, Origin, Outputs, Prompt, Rollout
 
@@ -230,22 +230,30 @@ class TextPolicy:
         unknown = sorted(need - set(self.NEEDS))
         if unknown:
             raise UserError(f"a text policy does not give {unknown[0]!r}", hint=nearest(unknown[0], self.NEEDS))
-        laid = lay(batch.inputs, self.layout)
-        hidden = self._states(laid)
+        groups = self._groups(batch.inputs)
+        parts = [lay({k: v[rows] for k, v in batch.inputs.items()}, self.layout) for rows in groups]
+        hidden = torch.cat([self._states(part) for part in parts])
+        target, taken = torch.cat([p.target for p in parts]), torch.cat([p.taken for p in parts])
+        back = torch.argsort(torch.cat(groups))
         head, temperature = head_of(self.model), self.temperature or 1.0
         logp: Any = None
         entropy: Any = None
         if need & {"logp", "entropy"}:
-            out = head.logp(hidden, laid.target, temperature, "entropy" in need)
-            logp = _spread(out.logp, laid.taken)
-            entropy = None if out.entropy is None else _spread(out.entropy, laid.taken)
+            out = head.logp(hidden, target, temperature, "entropy" in need)
+            logp = _spread(out.logp, taken)[back]
+            entropy = None if out.entropy is None else _spread(out.entropy, taken)[back]
         extra: dict[str, Tensor] = {}
         if "hidden" in need:
-            extra["hidden"] = _spread(hidden, laid.taken)
+            extra["hidden"] = _spread(hidden, taken)[back]
         if "logits" in need:
-            extra["logits"] = _spread(head.logits(hidden, temperature), laid.taken)
+            extra["logits"] = _spread(head.logits(hidden, temperature), taken)[back]
         shown: Any = logp if "logp" in need else None
         return Outputs(shown, entropy, extra=extra)
+
+    def _groups(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Rows that go through the model together: like lengths when padded, all when packed."""
+        length = inputs["prompt_len"] + inputs["length"]
+        return buckets(length) if self.layout == "padded" else [torch.arange(len(length), device=length.device)]
 
     def _states(self, laid: Laid) -> Tensor:
         """The hidden state before each decision, `(M, D)`."""
