@@ -115,7 +115,7 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        self.policy.version = self.updates
+        self.policy.version += 1
         losses = {f"loss/{t.name}": float(sums[f"loss/{t.name}"]) for t in self.terms}
         watched = {k: float(v) for k, v in sums.items() if k not in losses}
         total = sum(t.coef * losses[f"loss/{t.name}"] for t in self.terms)
@@ -161,10 +161,15 @@ class Learner:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict(), "updates": self.updates}
+        return {
+            "policy": self.policy.state_dict(),
+            "version": self.policy.version,
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        missing = {"policy", "optimizer", "updates"} - set(state)
+        missing = {"policy", "version", "optimizer", "updates"} - set(state)
         if missing:
             raise UserError(
                 f"the learner's state lacks {sorted(missing)}",
@@ -172,7 +177,7 @@ class Learner:
             )
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = self.policy.version = int(state["updates"])
+        self.updates, self.policy.version = int(state["updates"]), int(state["version"])
 
 
 def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int) -> Learner:

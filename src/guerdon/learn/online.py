@@ -11,7 +11,7 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn.learner import Learner
-from guerdon.learn.verbs import Credit, judge, rollout_metrics, with_adv, with_ref
+from guerdon.learn.verbs import Credit, average, judge, rollout_metrics, with_adv, with_ref
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
 
@@ -58,12 +58,13 @@ def online(
             data = with_ref(data, ref)
         metrics = rollout_metrics(rollouts, scores, data) | said
         data = with_adv(data, credit(scores, data))
+        learnt = []
         for epoch in range(epochs):
             for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)):
-                metrics = metrics | learner.update(part)
+                learnt.append(learner.update(part))
                 if ref is not None:
                     ref.tick(learner.updates)
-        return metrics
+        return metrics | average(learnt)
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}
     return Recipe(live, step, steps, probes, final=policy.save, facts=facts or {})

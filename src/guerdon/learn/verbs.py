@@ -136,6 +136,13 @@ def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch:
     return Metrics(out, shown(rollouts, scores))
 
 
+def average(parts: Sequence[Metrics]) -> Metrics:
+    """The mean of each metric over several updates."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    found = {name: [part[name] for part in parts if name in part] for name in names}
+    return Metrics({name: sum(x) / len(x) for name, x in found.items()})
+
+
 def shown(rollouts: Sequence[Rollout], scores: Sequence[Score], most: int = 4) -> list[Mapping[str, Any]]:
     """The first few rollouts as plain rows for `samples.jsonl`."""
     rows = []

@@ -86,7 +86,6 @@ def build(cfg: Config, policy: Policy, pairs: Sequence[Preference], demos: Seque
     warm = pretraining(cfg.pretrain, policy, demos, key)
 
     def step(t: int) -> Metrics:
-        policy.version = t  # two learners count their own updates; the policy's go on over both
         if t >= first:
             return tuning.step(t - first)
         metrics = warm.step(t)

@@ -48,7 +48,8 @@ class SentenceEncoder:
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        new = sorted({t for t in texts if t not in self._known}, key=len)
+        # Ties in length are broken by the text: the order of a set of strings changes from process to process, and with it the rounding.
+        new = sorted({t for t in texts if t not in self._known}, key=lambda t: (len(t), t))
         for start in range(0, len(new), self.batch):
             part = new[start : start + self.batch]
             self._known.update(zip(part, self._encode(part), strict=True))
@@ -79,7 +80,7 @@ class FeatureScorer:
     def __init__(
         self, features: Features, *, hidden: int = 0, key: Key | None = None, text: Callable[[Rollout], str] | None = None
     ) -> None:
-        self.features, self.hidden = features, hidden
+        self.features, self.hidden, self.version = features, hidden, 0
         self.text = text or (lambda rollout: str(rollout.content))
         if hidden:
             self.head: nn.Module = nn.Sequential(nn.Linear(features.dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
