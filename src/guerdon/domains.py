@@ -241,6 +241,9 @@ def diffusion_policy(cfg: Any, key: Any) -> Any:
 
 def scorer_folder(folder: Path) -> Any:
     """A trained reward model, ready to score."""
+    from guerdon.policies.features import CONFIG, FeatureScorer
     from guerdon.policies.heads import Scorer
 
+    if (folder / CONFIG).exists():
+        return FeatureScorer.load(folder)
     return Scorer.load(folder)

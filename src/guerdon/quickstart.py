@@ -40,12 +40,13 @@ from guerdon.types import Reward
 
 HOME = "movie"
 AWAY = tuple(d for d in PROMPTS if d != HOME)
-PROXY, VADER, JUDGE = "reward model", "VADER", "other-domain judge"
+PROXY, VADER, JUDGE = "reward model", "VADER", "other judge"
 
-LEASHED = {"beta": 0.3, "steps": 40}
-UNLEASHED = {"beta": 0.0, "steps": 80}
+EPOCHS = 1.5  # passes of the reward model over the movie sentences
+LEASHED = {"beta": 0.8, "steps": 40}
+UNLEASHED = {"beta": 0.0, "steps": 60}
 SAMPLES = 256  # responses behind every number about a policy
-JUDGE_SENTENCES = 2000  # rated sentences of each other domain behind the judge
+JUDGE_SENTENCES = 1000  # rated sentences of each other domain behind the judge
 BEST_OF = 64  # responses to each prompt of the best-of-n comparison
 MAX_NEW = 28
 
@@ -111,7 +112,7 @@ def train_reward_model(out: Path, seed: int) -> Scorer:
         out=out / "reward-model",
         seed=seed,
         batch=2,
-        epochs=2,
+        epochs=EPOCHS,
         optim={"lr": 5e-4, "warmup": 20, "decay": "linear"},
     )
     return Scorer.load(out / "reward-model" / "final")
@@ -192,12 +193,12 @@ class Clock:
 
 
 def rows_of_accuracy(found: Mapping[str, PairAccuracy]) -> tuple[list[str], list[list[str]]]:
-    header = ["", "pair accuracy", "95 % interval", "calibration error", "pairs"]
+    header = ["", "accuracy", "95 % interval", "ECE", "pairs"]
     return header, [[k, f"{a.accuracy:.3f}", f"{a.low:.3f} to {a.high:.3f}", f"{a.ece:.3f}", f"{a.pairs:,}"] for k, a in found.items()]
 
 
 def rows_of_policies(found: Mapping[str, Generation]) -> tuple[list[str], list[list[str]]]:
-    header = ["policy", PROXY, VADER, JUDGE, "KL (nats)", "distinct-2", "perplexity", "ends by itself", "length"]
+    header = ["policy", PROXY, VADER, JUDGE, "KL", "dist-2", "ppl", "EOS", "length"]
 
     def row(name: str, g: Generation) -> list[str]:
         rewards = [f"{g.reward[j]:+.2f}" for j in (PROXY, VADER, JUDGE)]
@@ -233,12 +234,13 @@ def write_report(out: Path, findings: Findings) -> Path:
 
 
 ACCURACY_NOTE = (
-    "Trained on movie sentences only. All pairs of held-out sentences whose mean ratings are more than 1 apart; "
+    "Trained on movie sentences only. ECE: calibration error. All pairs of held-out sentences whose mean ratings are more than 1 apart; "
     "intervals resample sentences."
 )
 POLICY_NOTE = (
-    f"{SAMPLES} responses each (best of n: {SAMPLES // 4}). Perplexity is under the start policy, KL from it; best of n shows the closed "
-    "form's bound. A reward that is being gamed shows on the right of the table, not on the left."
+    f"{SAMPLES} responses each (best of n: {SAMPLES // 4}). KL: nats a response from the start (best of n: the closed form's bound). "
+    "dist-2: share of different token pairs. ppl: perplexity under the start. EOS: share that ends by itself. The other judge was fitted "
+    "on the three other domains. A reward that is being gamed shows on the right of the table, not on the left."
 )
 
 
