@@ -37,7 +37,8 @@ def pair_accuracy(score: Tensor, rating: Tensor, *, gap: float = 1.0, key: Key, 
     """
     known = ~score.isnan()
     score, rating = score[known].double(), rating[known].double()
-    above = (rating[:, None] - rating[None, :]) > gap
+    # Means such as 1.35 and 0.35 are 1.0 apart, whatever their rounding (in float32, too) says.
+    above = (rating[:, None] - rating[None, :]) > gap + 1e-6
     pairs = int(above.sum())
     if pairs == 0:
         raise UserError(f"no two of {len(rating)} ratings differ by more than {gap}", hint="lower gap, or give more responses")
@@ -46,8 +47,9 @@ def pair_accuracy(score: Tensor, rating: Tensor, *, gap: float = 1.0, key: Key, 
     accuracy = float(right.sum() / pairs)
     draws = torch.randint(len(score), (samples, len(score)), generator=key.fold("bootstrap").generator())
     weight = torch.zeros(samples, len(score), dtype=torch.double).scatter_add_(1, draws, torch.ones_like(draws, dtype=torch.double))
-    share = ((weight @ right) * weight).sum(1) / ((weight @ above.double()) * weight).sum(1).clamp(min=1)
-    low, high = torch.quantile(share, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)).tolist()
+    # A draw without any pair gives 0 / 0: it has no accuracy, and is left out.
+    share = ((weight @ right) * weight).sum(1) / ((weight @ above.double()) * weight).sum(1)
+    low, high = torch.nanquantile(share, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)).tolist()
     flip = torch.rand(difference.shape, generator=key.fold("side").generator()) < 0.5  # half the pairs are asked the other way round
     prob = torch.sigmoid(torch.where(flip, -difference, difference))[above]
     label = (~flip)[above].double()
