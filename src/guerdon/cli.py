@@ -42,6 +42,7 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
 
     one = command("quickstart", "from human ratings to a better model, and one that was gamed, in a few minutes")
     one.add_argument("--out", default="runs/quickstart", metavar="DIR", help="where runs and report go (default: runs/quickstart)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     one = command("papers", "list the methods")
     one.add_argument("--json", action="store_true", help="print JSON")
     one = command("show", "one method: its card, its settings, how to run it full-size")
@@ -279,7 +280,7 @@ def resume(args: argparse.Namespace) -> int:
 def quickstart(args: argparse.Namespace) -> int:
     from guerdon.quickstart import main as start
 
-    start(Path(args.out))
+    start(Path(args.out), seed=args.seed)
     return 0
 
 

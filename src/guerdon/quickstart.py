@@ -42,9 +42,9 @@ HOME = "movie"
 AWAY = tuple(d for d in PROMPTS if d != HOME)
 PROXY, VADER, JUDGE = "reward model", "VADER", "other judge"
 
-EPOCHS = 1.5  # passes of the reward model over the movie sentences
+EPOCHS = 2  # passes of the reward model over the movie sentences
 LEASHED = {"beta": 0.8, "steps": 40}
-UNLEASHED = {"beta": 0.0, "steps": 60}
+UNLEASHED = {"beta": 0.0, "steps": 60, "show_kl": True}
 SAMPLES = 256  # responses behind every number about a policy
 JUDGE_SENTENCES = 1000  # rated sentences of each other domain behind the judge
 BEST_OF = 64  # responses to each prompt of the best-of-n comparison

@@ -20,7 +20,7 @@ CLAIM = Claim(
     margin=0.12,
     setting="human-ratings:movie, pairs of held-out sentences whose mean ratings differ by more than 1",
 )
-HELD_OUT = 600
+HELD_OUT = 400
 
 
 def trial(seed: int) -> Trial:

@@ -45,6 +45,7 @@ class Config(Checked):
     data: str = knob("human-ratings:movie", "prompts: a file, a folder, a hub name, or a named source")
     reward: tuple[str, ...] = knob(("vader",), "rewards: names, file.py:function, or reward-model folders, each with an optional =weight")
     beta: float = knob(0.04, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
+    show_kl: bool = knob(False, "with beta 0: keep a reference all the same, to log how far the policy moves")
     kl_grad: Literal["k2", "k3"] = knob("k2", "gradient of the KL term: k2 unbiased, k3 the paper's")
     eps_low: float = knob(0.2, "clip range below 1", above=0, at_most=1)
     eps_high: float = knob(0.2, "clip range above 1", above=0)
@@ -90,7 +91,7 @@ def kl_term(beta: float, grad: Literal["k2", "k3"], reduce: Reduce) -> Term:
 def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
     reduce = reduction(cfg)
     terms = [clip_term(cfg.eps_low, cfg.eps_high, reduce)] + ([kl_term(cfg.beta, cfg.kl_grad, reduce)] if cfg.beta else [])
-    ref = Frozen(policy) if cfg.beta else None
+    ref = Frozen(policy) if cfg.beta or cfg.show_kl else None
     return online(
         learner=learner_for(policy, terms, cfg.optim, cfg.steps * cfg.epochs * cfg.minibatches),
         prompts=prompts,
