@@ -132,8 +132,10 @@ def test(reward: Reward, domain: str, key: Key) -> PairAccuracy:
 def other_domain_judge(key: Key) -> FeatureScorer:
     """A linear reward model on frozen sentence features, fitted on ratings of the three other domains only."""
     judge = FeatureScorer(SentenceEncoder("minilm"))
-    order = {d: key.fold("judge", d).permutation(len(human_ratings(d))) for d in AWAY}
-    sentences = [human_ratings(d)[i] for d in AWAY for i in order[d][:JUDGE_SENTENCES]]
+    sentences = []
+    for domain in AWAY:
+        rated = human_ratings(domain)
+        sentences += [rated[i] for i in key.fold("judge", domain).permutation(len(rated))[:JUDGE_SENTENCES]]
     cfg = bradley_terry.Config(batch=4, epochs=8, optim=Optim(lr=0.02, decay="linear"))
     recipe = bradley_terry.build(cfg, judge, rating_lists(sentences, size=100, key=key), key)
     for t in range(recipe.steps):

@@ -56,7 +56,7 @@ def test_the_numbers_of_a_step():
     assert metrics["completions/mean_length"] == pytest.approx(sum(map(len, rollouts)) / 4)
     assert metrics["completions/clipped_ratio"] == sum(r.end == "length" for r in rollouts) / 4
     assert [s["note"] for s in metrics.samples] == ["", "", "", "lost"]
-    assert {"id", "prompt", "text", "reward", "parts", "spans", "end"} <= set(metrics.samples[0])
+    assert {"id", "prompt", "text", "reward", "parts", "end"} <= set(metrics.samples[0])
 
 
 def test_credit_is_spread_over_the_decisions():

@@ -11,7 +11,7 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn.learner import Learner
-from guerdon.learn.verbs import Credit, average, judge, rollout_metrics, with_adv, with_ref
+from guerdon.learn.verbs import Credit, average, judge, pieces_of, rollout_metrics, with_adv, with_ref
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
 
@@ -56,7 +56,7 @@ def online(
             if learner.updates == 0:
                 check_step0(policy, ref, data)
             data = with_ref(data, ref)
-        metrics = rollout_metrics(rollouts, scores, data) | said
+        metrics = rollout_metrics(rollouts, scores, data, pieces_of(policy)) | said
         data = with_adv(data, credit(scores, data))
         learnt = []
         for epoch in range(epochs):

@@ -20,6 +20,10 @@ Credit = Callable[[Sequence[Score], Batch], Tensor]
 """Scores and their batch to advantages, `(N,)` or `(N, T)`."""
 
 
+Pieces = Callable[[Rollout], list[str]]
+"""A rollout to one text per decision, for people to read."""
+
+
 def values(scores: Sequence[Score]) -> Tensor:
     """`(N,)`: the value of each score, NaN where it abstained."""
     return torch.tensor([s.value for s in scores], dtype=torch.float32)
@@ -72,7 +76,7 @@ def pair_batch(policy: Policy, preferences: Sequence[Preference], *, gap: float 
         label += [preference.label if len(ranked) == 2 else 1.0] + [1 - preference.label if len(ranked) == 2 else 1.0] * (len(ranked) - 1)
         rating += rated or [0.0] * len(ranked)
         better = ((i, j) for j in range(len(ranked)) for i in range(j))
-        pairs += [(first + i, first + j) for i, j in better if not rated or len(ranked) == 2 or rated[i] - rated[j] > gap]
+        pairs += [(first + i, first + j) for i, j in better if not rated or len(ranked) == 2 or rated[i] - rated[j] > gap + 1e-9]
     batch = policy.collate(rollouts)
     columns = {**batch.extra, "rating": torch.tensor(rating)}
     return batch.with_(unit=batch.group, pairs=torch.tensor(pairs, dtype=torch.long).view(-1, 2), label=torch.tensor(label), extra=columns)
@@ -114,7 +118,7 @@ def judge(reward: Reward, rollouts: Sequence[Rollout]) -> tuple[list[Score], Met
     return scores, Metrics({} if own is None else own())
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch: Batch) -> Metrics:
+def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch: Batch, pieces: Pieces | None = None) -> Metrics:
     """Reward, its parts, group spread, lengths, and the KL to the reference where the batch has it; and the rollouts to show."""
     reward = values(scores)
     known = reward[~reward.isnan()]
@@ -133,7 +137,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch:
     if batch.ref_logp is not None and batch.old_logp is not None:
         out["kl"] = _mean(kl.kl(batch.old_logp, batch.ref_logp, show="k3")[batch.mask])
         out["kl/sequence"] = _mean(row_sum(batch.old_logp - batch.ref_logp, batch))
-    return Metrics(out, shown(rollouts, scores))
+    return Metrics(out, shown(rollouts, scores, pieces))
 
 
 def average(parts: Sequence[Metrics]) -> Metrics:
@@ -143,13 +147,20 @@ def average(parts: Sequence[Metrics]) -> Metrics:
     return Metrics({name: sum(x) / len(x) for name, x in found.items()})
 
 
-def shown(rollouts: Sequence[Rollout], scores: Sequence[Score], most: int = 4) -> list[Mapping[str, Any]]:
-    """The first few rollouts as plain rows for `samples.jsonl`."""
+def pieces_of(policy: Policy) -> Pieces | None:
+    """How the policy writes its decisions out one by one, where it can (`policy.pieces`)."""
+    return getattr(policy, "pieces", None)
+
+
+def shown(rollouts: Sequence[Rollout], scores: Sequence[Score], pieces: Pieces | None = None, most: int = 4) -> list[Mapping[str, Any]]:
+    """The first few rollouts as plain rows for `samples.jsonl`; with `pieces`, rewards of single decisions can be shown in the text."""
     rows = []
     for rollout, score in list(zip(rollouts, scores, strict=True))[:most]:
         spans = [{"start": s.start, "stop": s.stop, "value": s.value} for s in score.spans]
         row = {"id": rollout.prompt.id, "prompt": _text(rollout.prompt.content), "text": _text(rollout.content), "reward": score.value}
-        rows.append({**row, "parts": dict(score.parts), "spans": spans if len(spans) > 1 else [], "note": score.note, "end": rollout.end})
+        if len(spans) > 1:
+            row |= {"spans": spans} | ({"tokens": pieces(rollout)} if pieces else {})
+        rows.append({**row, "parts": dict(score.parts), "note": score.note, "end": rollout.end})
     return rows
 
 

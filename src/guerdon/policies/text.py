@@ -157,6 +157,10 @@ class TextPolicy:
         end = "stop" if drawn.stopped else "length"
         return Rollout(prompt, text, drawn.ids, drawn.logp, mask, group=group, end=end, origin=origin)
 
+    def pieces(self, rollout: Rollout) -> list[str]:
+        """Each token of a completion as text, special tokens too."""
+        return [self.tokenizer.decode([i]) for i in self.encode(rollout).actions.tolist()]  # type: ignore[union-attr]
+
     def _sampler(self, temperature: float | None = None, top_p: float | None = None, top_k: int | None = None) -> Sampler:
         try:
             return Sampler(
