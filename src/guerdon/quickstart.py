@@ -43,7 +43,7 @@ AWAY = tuple(d for d in PROMPTS if d != HOME)
 PROXY, VADER, JUDGE = "reward model", "VADER", "other judge"
 
 EPOCHS = 2  # passes of the reward model over the movie sentences
-LEASHED = {"beta": 0.8, "steps": 40}
+LEASHED = {"beta": 0.3, "steps": 40}
 UNLEASHED = {"beta": 0.0, "steps": 60, "show_kl": True}
 SAMPLES = 256  # responses behind every number about a policy
 JUDGE_SENTENCES = 1000  # rated sentences of each other domain behind the judge
@@ -158,7 +158,7 @@ def train_policy(out: Path, reward: Path, settings: Mapping[str, Any], seed: int
         seed=seed,
         sampling={"n": 8, "max_new": MAX_NEW},
         batch=16,
-        optim={"lr": 2e-4},
+        optim={"lr": 3e-4, "decay": "linear"},
         **settings,
     )
     return TextPolicy.load(summary.final, max_new=MAX_NEW)

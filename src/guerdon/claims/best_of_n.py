@@ -16,14 +16,14 @@ CLAIM = Claim(
     baseline="the policy it started from",
     metric="mean VADER sentiment of 256 fresh single samples",
     direction="up",
-    margin=0.15,
+    margin=0.08,
     setting="the embedded model, one movie prompt, VADER's compound score as the reward",
 )
 
 
 def trial(seed: int) -> Trial:
     cfg = best_of_n.Config(
-        rounds=2, prompts_per_round=64, batch=32, steps_per_round=8, sampling=Sampling(n=8, max_new=MAX_NEW), optim=Optim(lr=5e-4)
+        rounds=2, prompts_per_round=64, batch=32, steps_per_round=8, sampling=Sampling(n=8, max_new=MAX_NEW), optim=Optim(lr=3e-4)
     )
     prompts = [prompt("movie", f"train/{i}") for i in range(128)]
     return compare(lambda policy, key: best_of_n.build(cfg, policy, prompts, vader, key), vader, Key(seed).fold("claim", "best_of_n"))
