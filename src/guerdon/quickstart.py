@@ -43,8 +43,8 @@ AWAY = tuple(d for d in PROMPTS if d != HOME)
 PROXY, VADER, JUDGE = "reward model", "VADER", "other judge"
 
 EPOCHS = 2  # passes of the reward model over the movie sentences
-LEASHED = {"beta": 0.3, "steps": 40}
-UNLEASHED = {"beta": 0.0, "steps": 60, "show_kl": True}
+LEASHED = {"beta": 0.3, "steps": 40, "optim": {"lr": 3e-4, "decay": "linear"}}
+UNLEASHED = {"beta": 0.0, "steps": 60, "show_kl": True, "optim": {"lr": 2e-4}}
 SAMPLES = 256  # responses behind every number about a policy
 JUDGE_SENTENCES = 1000  # rated sentences of each other domain behind the judge
 BEST_OF = 64  # responses to each prompt of the best-of-n comparison
@@ -158,7 +158,6 @@ def train_policy(out: Path, reward: Path, settings: Mapping[str, Any], seed: int
         seed=seed,
         sampling={"n": 8, "max_new": MAX_NEW},
         batch=16,
-        optim={"lr": 3e-4, "decay": "linear"},
         **settings,
     )
     return TextPolicy.load(summary.final, max_new=MAX_NEW)
