@@ -204,7 +204,7 @@ class Batch:
     def rows(self, index: Int[Tensor, " M"]) -> Batch:
         """The sub-batch of these rows, in this order; pairs are kept where both rows are, and renumbered."""
 
-        def take(x: Tensor | None) -> Tensor | None:
+        def take(x: Tensor | None) -> Any:
             return None if x is None else x[index]
 
         pairs = self.pairs
