@@ -60,8 +60,7 @@ class Config(Checked):
     skip_last: bool = knob(True, "no token reward for the last token (the end of the answer)")
     whiten: bool = knob(True, "whiten the summed advantages over the batch")
     prm_updates: int = knob(1, "updates of the process reward model on each batch", unit="updates", at_least=1)
-    eps_low: float = knob(0.2, "clip range below 1", above=0, at_most=1)
-    eps_high: float = knob(0.2, "clip range above 1", above=0)
+    eps: float = knob(0.2, "clip range around 1", above=0, at_most=1)
     batch: int = knob(16, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
     steps: int = knob(40, "steps of sampling and learning", unit="steps", at_least=1)
     sampling: Sampling = Sampling(n=4, max_new=28)
@@ -91,7 +90,7 @@ def token_rewards(cfg: Config, logp: Tensor, batch: Batch) -> Tensor:
 
 def build(cfg: Config, policy: Policy, prm: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
     ref = Frozen(policy)
-    actor = learner_for(policy, [clip_term(cfg.eps_low, cfg.eps_high, token_mean)], cfg.optim, cfg.steps)
+    actor = learner_for(policy, [clip_term(cfg.eps, cfg.eps, token_mean)], cfg.optim, cfg.steps)
     critic = learner_for(prm, [outcome_term(cfg.beta)], cfg.prm_optim, cfg.steps * cfg.prm_updates)
     cursor = Cursor(prompts, cfg.batch, key.fold("prompts"))
 
