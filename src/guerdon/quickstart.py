@@ -3,7 +3,7 @@
 A reward model learns from people's ratings of movie sentences and is tested on held-out ones, in its own domain and in three others.
 The embedded model is then trained against it twice, with a KL leash and without. Two judges that never train anything watch, and so do
 diversity, perplexity, stopping and length: without the leash the reward is gamed while both judges still rise.
-Every training is an ordinary `guerdon run`, printed before it starts; the folder it leaves behind holds ordinary runs.
+Every training goes through `guerdon.train`, so the folder it leaves behind holds ordinary runs.
 """
 
 from __future__ import annotations

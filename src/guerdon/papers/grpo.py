@@ -33,7 +33,7 @@ PAPER = Paper(
     family="policy gradient",
     idea="The other answers to the same prompt are the baseline, so no critic is needed",
     uses=("prompts", "reward", "core.credit.grpo", "core.surrogate.ppo_clip", "core.kl.kl"),
-    claim="Against a fixed reward, the policy's mean reward on held-out samples rises well above its start's within its KL leash",
+    claim="Against a fixed reward, the policy's mean reward on held-out samples rises well above its start's",
     full_size="guerdon run grpo --model deepseek-ai/deepseek-math-7b-instruct --data reasoning-gym:gsm_symbolic --reward reasoning_gym "
     "--lr 1e-6 --n 64 --beta 0.04 --max-new 1024 --batch 16",
 )
@@ -72,9 +72,8 @@ def clip_term(eps_low: float, eps_high: float, reduce: Reduce) -> Term:
         return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=eps_low, eps_high=eps_high)
 
     def watch(o: Outputs, b: Batch) -> dict[str, torch.Tensor]:
-        ratio = surrogate.ratio(o.logp, b.old_logp)
-        low, high = (ratio < 1 - eps_low) & (b.adv < 0), (ratio > 1 + eps_high) & (b.adv > 0)
-        return {"clip_ratio/low": low, "clip_ratio/high": high, "ratio": ratio, "entropy": o.entropy}
+        low, high = surrogate.clip_fraction(o.logp, b.old_logp, b.adv, eps_low=eps_low, eps_high=eps_high)
+        return {"clip_ratio/low": low, "clip_ratio/high": high, "ratio": surrogate.ratio(o.logp, b.old_logp), "entropy": o.entropy}
 
     return Term("pg", loss, over=decisions, reduce=reduce, needs=frozenset({"logp", "entropy"}), watch=watch)
 
