@@ -250,6 +250,19 @@ def test_run_writes_the_run_folder_and_resume_goes_on(method, capsys):
     assert "run.seed" in err
 
 
+def test_a_run_goes_on_from_another_folder(method, capsys, monkeypatch):
+    Path("asked.jsonl").write_text('{"prompt": "Hello"}\n')
+    code, _, _ = run("run", method, "--out", "o", "--data", "asked.jsonl", "--fail_at=2", "--save-every", "1", capsys=capsys)
+    assert code == 130
+    out = Path("o").absolute()
+    saved = json.loads(Path("o/config.json").read_text())
+    Path("o/config.json").write_text(json.dumps({**saved, "config": {**saved["config"], "fail_at": -1}}))
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert run("resume", str(out), capsys=capsys)[0] == 0
+    assert (out / "final" / "count.txt").exists()
+
+
 def test_config_json_of_a_run_is_a_config_file(method, capsys):
     assert run("run", method, "--out", "a", "--steps", "3", capsys=capsys)[0] == 0
     assert run("run", method, "--out", "b", "--config", "a/config.json", capsys=capsys)[0] == 0

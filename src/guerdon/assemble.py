@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from guerdon import domains, settings
 from guerdon.catalog import Method, load
-from guerdon.config import Run
+from guerdon.config import BUILT_IN, Run
 from guerdon.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Prepared:
     @property
     def config(self) -> dict[str, Any]:
         """What `config.json` holds."""
-        return {"paper": self.method.name, "config": settings.to_dict(self.cfg)}
+        name = self.method.name
+        return {"paper": absolute(name) if name.endswith(".py") else name, "config": settings.to_dict(self.cfg)}
 
     @property
     def first(self) -> str:
@@ -76,7 +78,20 @@ def configure(name: str, values: Mapping[str, Any], *, file: Path | str | None =
     method = load(name)
     made = settings.with_run(method.Config)
     cfg = settings.from_dict(made, settings.read_file(file)) if file is not None else None
-    return method, settings.from_dict(made, values, base=cfg)
+    return method, anchored(settings.from_dict(made, values, base=cfg))
+
+
+def anchored(cfg: Any) -> Any:
+    """The config with absolute paths to local files and folders, so that the run can go on from any other folder."""
+    values = {name: getattr(cfg, name) for name in ("model", "data", "reward") if isinstance(getattr(cfg, name, None), (str, tuple))}
+    return dataclasses.replace(cfg, **{k: absolute(v) if isinstance(v, str) else tuple(map(absolute, v)) for k, v in values.items()})
+
+
+def absolute(spec: str) -> str:
+    """`file.py:function`, `data.jsonl`, `folder=weight` ... with an absolute path where there is such a file or folder."""
+    path = re.split(r"[:?(=]", spec, maxsplit=1)[0]
+    there = path not in ("", *BUILT_IN) and Path(path).expanduser().exists()
+    return f"{Path(path).expanduser().absolute()}{spec[len(path) :]}" if there else spec
 
 
 # ---------------------------------------------------------------- data and rewards

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from guerdon.errors import UserError
 
+BUILT_IN = ("tiny", "gemma-3-270m")
+"""Models that come by name; a local folder of such a name is not what is meant."""
+
 
 def knob(
     default: Any = MISSING,

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from guerdon.config import BUILT_IN
 from guerdon.errors import RunStopped, UserError, nearest
 
-BUILT_IN = ("tiny", "gemma-3-270m")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 PROBE = "The quick brown fox jumps over the lazy dog, 12 times."
 
