@@ -6,7 +6,7 @@ A score is read at the last real token, found from lengths; so a text scores the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped, UserError, nearest
 from guerdon.policies.codec import Codec, completion_text
-from guerdon.policies.head import backbone, plain
+from guerdon.policies.head import plain
 from guerdon.policies.loading import PROBE, dtype_of, load, locate, quiet
-from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter, merged
+from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter
+from guerdon.policies.network import Network
 from guerdon.policies.packing import TextLayout, buckets, lay_texts
-from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
 from guerdon.types import Batch, Outputs, Prompt, Rollout
 
 HEADS = ("score", "classifier", "pre_classifier", "pooler")
@@ -31,7 +31,7 @@ PROBES = (
 )
 
 
-class Scorer:
+class Scorer(Network):
     """A model that reads a prompt and its completion and gives one number: a reward model.
 
     Text: with a chat template the whole rendered conversation, as plain transformers would render it; without one the prompt, the
@@ -43,7 +43,6 @@ class Scorer:
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ("score",)
-    SHARED: ClassVar[tuple[str, ...]] = ("tokenizer", "codec")
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class Scorer:
             raise UserError(
                 f"{name or 'the model'} gives {labels} numbers a text, a reward model gives 1", hint="load a model with num_labels=1"
             )
-        self.model, self.tokenizer, self.name, self.version = model.eval(), tokenizer, name, 0
+        super().__init__(model, tokenizer, name=name)
         self.codec = Codec(tokenizer, raw=raw, acts=False)
         self.causal = hasattr(plain(model), "score")
         if layout != "padded" and not self.causal:
@@ -76,8 +75,6 @@ class Scorer:
         self.rows, self.mean, self.std = rows, mean, std
         own = getattr(plain(model).config.get_text_config(), "max_position_embeddings", 2**31)
         self.max_length = own if max_length is None else min(max_length, own)
-        self._frozen: str | None = None
-        self.on_merged = False  # new adapters stand on an older one that was merged
         self.check()
 
     @classmethod
@@ -175,7 +172,6 @@ class Scorer:
         unknown = sorted(need - set(self.NEEDS))
         if unknown:
             raise UserError(f"a scorer does not give {unknown[0]!r}, only 'score'", hint="use a TextPolicy for log-probabilities")
-        self.model.eval()
         ids, length = batch.inputs["ids"], batch.inputs["length"]
         groups = [torch.arange(len(length), device=length.device)] if self.layout == "packed" else buckets(length)
         score = torch.cat([self._score(ids[rows], length[rows]) for rows in groups])[torch.argsort(torch.cat(groups))]
@@ -186,12 +182,12 @@ class Scorer:
         if self.causal:
             laid = lay_texts(ids, length, self.layout)
             given = {"attention_mask": laid.mask} if laid.mask is not None else {}
-            states = backbone(self.model)(input_ids=laid.ids, position_ids=laid.position, use_cache=False, **given).last_hidden_state
-            score = plain(self.model).score(states.flatten(0, 1)[laid.last])
+            states = self.states(input_ids=laid.ids, position_ids=laid.position, **given)
+            score = self.run(plain(self.model).score, states.flatten(0, 1)[laid.last])
         else:
             ids = ids[:, : int(length.max())]
             real = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
-            score = plain(self.model)(input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
+            score = self.run(plain(self.model), input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
         return score[:, 0]
 
     def _segments(self, ids: Tensor) -> dict[str, Tensor]:
@@ -223,24 +219,11 @@ class Scorer:
     def sample(self, prompts: Sequence[Prompt], n: int, key: Key) -> list[Rollout]:
         raise UserError("a scorer reads text, it does not write any", hint="sample from a TextPolicy")
 
-    def parameters(self) -> Iterable[torch.nn.Parameter]:
-        return list(trainable(self.model).values())
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @property
-    def frozen(self) -> str:
-        if self._frozen is None:
-            self._frozen = frozen_digest(self.model)
-        return self._frozen
-
     def state_dict(self) -> dict[str, Any]:
-        return {**module_state(self.model, self.frozen), "mean": self.mean, "std": self.std}
+        return {**super().state_dict(), "mean": self.mean, "std": self.std}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        load_module_state(self.model, self.frozen, state)
+        super().load_state_dict(state)
         self.mean, self.std = float(state["mean"]), float(state["std"])
 
     @torch.no_grad()
@@ -266,23 +249,17 @@ class Scorer:
 
     @property
     def _tolerance(self) -> float:
-        return 1e-4 if next(self.model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
+        return 1e-4 if self.dtype in (torch.float32, torch.float64) else 5e-2
 
     def save(self, folder: Path) -> None:
         """Write a folder that plain transformers loads: weights (adapters merged), tokenizer, template, and the normaliser in
         `reward_config.json`; then load it and compare scores. RunStopped when they differ. An adapter is also in `folder/adapter`."""
         folder = Path(folder)
-        network = plain(merged(self.model)).eval()
-        with quiet():
-            network.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
-            if is_adapted(self.model) and not self.on_merged:
-                self.model.save_pretrained(folder / "adapter")
-                self.tokenizer.save_pretrained(folder / "adapter")
+        places = self._write(folder, self._merged())
         known = {"mean": self.mean, "std": self.std, "raw": not self.codec.chat, "max_length": self.max_length, "base": self.name}
-        for place in [folder, folder / "adapter"] if is_adapted(self.model) and not self.on_merged else [folder]:
+        for place in places:
             (place / "reward_config.json").write_text(json.dumps(known, indent=2) + "\n")
-        again = type(self).load(folder, dtype=str(next(network.parameters()).dtype).removeprefix("torch."))
+        again = type(self).load(folder, dtype=str(self.dtype).removeprefix("torch."))
         gap = float((again._probe() - self._probe()).abs().max())
         same = (
             self.device.type == "cpu"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,15 +19,15 @@ from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
 from guerdon.policies.codec import Codec
 from guerdon.policies.generate import Drawn, Sampler, decode, takes_positions
-from guerdon.policies.head import backbone, check_head, head_of, plain
+from guerdon.policies.head import check_head, head_of, plain
 from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quiet
-from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter, merged
+from guerdon.policies.lora import Lora, adapter_base, load_adapter
+from guerdon.policies.network import Network
 from guerdon.policies.packing import Laid, Layout, buckets, lay
-from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
 from guerdon.types import Batch, Origin, Outputs, Prompt, Rollout
 
 
-class TextPolicy:
+class TextPolicy(Network):
     """A causal language model that acts, and learns.
 
     The policy is the *tempered* model: `forward` divides logits by `temperature` (by 1 when it is 0), as sampling does, so that
@@ -41,7 +41,6 @@ class TextPolicy:
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "hidden", "logits")
-    SHARED: ClassVar[tuple[str, ...]] = ("tokenizer", "codec")
 
     def __init__(
         self,
@@ -64,14 +63,12 @@ class TextPolicy:
             raise UserError(f"unknown layout {layout!r}", hint=nearest(str(layout), ("padded", "packed")))
         if max_new < 1 or sample_rows < 1:
             raise UserError(f"max_new {max_new} and sample_rows {sample_rows}, expected integers >= 1")
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        super().__init__(model, tokenizer, name=name, dropout=dropout)
         self.temperature, self.top_p, self.top_k, self.max_new = temperature, top_p, top_k, max_new
         self.layout: Layout = layout
-        self.sample_rows, self.dropout, self.version = sample_rows, dropout, 0
+        self.sample_rows = sample_rows
         self.codec = Codec(tokenizer, stop=[*_named_stops(tokenizer, stop), *_model_stops(model)], raw=raw)
         self.max_length = _limit(plain(model).config, max_length)
-        self._frozen: str | None = None
-        self.on_merged = False  # new adapters stand on an older one that was merged
         self._sampler()
         check_head(model)
         if layout == "packed":
@@ -261,11 +258,8 @@ class TextPolicy:
 
     def _states(self, laid: Laid) -> Tensor:
         """The hidden state before each decision, `(M, D)`."""
-        self.model.train(self.dropout and torch.is_grad_enabled())
         where = {"position_ids": laid.position} if takes_positions(self.model) else {}
-        states = backbone(self.model)(input_ids=laid.ids, use_cache=False, **where).last_hidden_state
-        self.model.eval()
-        return states.flatten(0, 1)[laid.state]
+        return self.states(input_ids=laid.ids, **where).flatten(0, 1)[laid.state]
 
     @torch.no_grad()
     def _check_packing(self) -> None:
@@ -280,27 +274,13 @@ class TextPolicy:
                 hint='use layout="padded"',
             )
 
-    def parameters(self) -> Iterable[torch.nn.Parameter]:
-        return list(trainable(self.model).values())
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
     # ------------------------------------------------------------ keeping
 
-    @property
-    def frozen(self) -> str:
-        """Identity of the weights that do not learn; "" when all do."""
-        if self._frozen is None:
-            self._frozen = frozen_digest(self.model)
-        return self._frozen
-
     def state_dict(self) -> dict[str, Any]:
-        return {**module_state(self.model, self.frozen), "version": self.version}
+        return {**super().state_dict(), "version": self.version}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        load_module_state(self.model, self.frozen, state)
+        super().load_state_dict(state)
         self.version = int(state["version"])
 
     @property
@@ -310,7 +290,7 @@ class TextPolicy:
         return {
             "model": self.name,
             "architecture": type(plain(self.model)).__name__,
-            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "dtype": str(self.dtype).removeprefix("torch."),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable": sum(p.numel() for p in self.parameters()),
             "prompts": "chat template; a string prompt is one user message" if self.codec.chat else "raw text",
@@ -330,18 +310,13 @@ class TextPolicy:
         from transformers import AutoModelForCausalLM
 
         folder = Path(folder)
-        whole = merged(self.model)
-        network = plain(whole).eval()
+        network = self._merged()
         network.generation_config = copy.deepcopy(network.generation_config)
         network.generation_config.eos_token_id = list(self.codec.stop_ids)
         pad = self.tokenizer.pad_token_id
         network.generation_config.pad_token_id = self.codec.stop_ids[0] if pad is None else pad
+        self._write(folder, network)
         with quiet():
-            network.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
-            if is_adapted(self.model) and not self.on_merged:
-                self.model.save_pretrained(folder / "adapter")
-                self.tokenizer.save_pretrained(folder / "adapter")
             compare_saved(AutoModelForCausalLM, folder, self.model, network, self.tokenizer)
         (folder / "guerdon.json").write_text(json.dumps(self.facts, indent=2) + "\n")
 

@@ -1,0 +1,87 @@
+"""What a text policy and a scorer share: a transformers network, its tokenizer, and how its weights are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from guerdon.policies.head import backbone, plain
+from guerdon.policies.loading import quiet
+from guerdon.policies.lora import is_adapted, merged
+from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
+
+
+class Network:
+    """A transformers model, whole or through adapters, with its tokenizer.
+
+    version: number of updates behind the weights; whoever trains the network counts it up. on_merged: new adapters stand on an older
+    one that was merged, so that the base they belong to is nowhere on disk. dropout: whether dropout is on in forward passes
+    that build a gradient; it is off everywhere else.
+    """
+
+    SHARED: ClassVar[tuple[str, ...]] = ("tokenizer", "codec")
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "", dropout: bool = False) -> None:
+        self.model, self.tokenizer, self.name, self.dropout = model.eval(), tokenizer, name, dropout
+        self.version = 0
+        self.on_merged = False
+        self._frozen: str | None = None
+
+    def run(self, module: Any, *args: Any, **inputs: Any) -> Any:
+        """Call the model or a part of it as training does. Every forward pass that learns goes through here."""
+        self.model.train(self.dropout and torch.is_grad_enabled())
+        out = module(*args, **inputs)
+        self.model.eval()
+        return out
+
+    def states(self, **inputs: Any) -> Tensor:
+        """The backbone's last hidden states `(B, S, D)`."""
+        return self.run(backbone(self.model), use_cache=False, **inputs).last_hidden_state
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """The trainable ones, in the model's order."""
+        return list(trainable(self.model).values())
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def frozen(self) -> str:
+        """Identity of the weights that do not learn; "" when all do."""
+        if self._frozen is None:
+            self._frozen = frozen_digest(self.model)
+        return self._frozen
+
+    def state_dict(self) -> dict[str, Any]:
+        return module_state(self.model, self.frozen)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        load_module_state(self.model, self.frozen, state)
+
+    def _write(self, folder: Path, network: Any) -> list[Path]:
+        """Write `network` (the model, adapters merged) and the tokenizer for plain transformers; gives the folders written to.
+
+        With adapters, the adapter alone is in `folder/adapter`; not when it stands on a merged older one.
+        """
+        with quiet():
+            network.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            if not is_adapted(self.model) or self.on_merged:
+                return [folder]
+            self.model.save_pretrained(folder / "adapter")
+            self.tokenizer.save_pretrained(folder / "adapter")
+            return [folder, folder / "adapter"]
+
+    def _merged(self) -> Any:
+        """The plain network with adapters merged into the weights; a copy when there are any."""
+        return plain(merged(self.model)).eval()
