@@ -77,6 +77,16 @@ def test_the_reward_model_is_updated_before_it_scores(monkeypatch: pytest.Monkey
     assert float(seen[0].abs().max()) > 0.01
 
 
+def test_samples_show_the_process_reward_of_every_token():
+    recipe, *_ = built(config())
+    samples = recipe.step(0).samples
+    assert samples
+    for row in samples:
+        assert [s["start"] for s in row["spans"]] == list(range(len(row["text"]) + (row["end"] == "stop")))
+        assert row["reward"] == float("a" in row["text"])
+    assert any(s["value"] != 0 for row in samples for s in row["spans"])
+
+
 def test_outcomes_alone_leave_the_reward_model_alone():
     recipe, policy, prm = built(config(process_coef=0.0))
     metrics = recipe.step(0)

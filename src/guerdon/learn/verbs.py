@@ -152,11 +152,19 @@ def pieces_of(policy: Policy) -> Pieces | None:
     return getattr(policy, "pieces", None)
 
 
-def shown(rollouts: Sequence[Rollout], scores: Sequence[Score], pieces: Pieces | None = None, most: int = 4) -> list[Mapping[str, Any]]:
-    """The first few rollouts as plain rows for `samples.jsonl`; with `pieces`, rewards of single decisions can be shown in the text."""
+def shown(
+    rollouts: Sequence[Rollout], scores: Sequence[Score], pieces: Pieces | None = None, *, each: Tensor | None = None, most: int = 4
+) -> list[Mapping[str, Any]]:
+    """The first few rollouts as plain rows for `samples.jsonl`; with `pieces`, rewards of single decisions can be shown in the text.
+
+    each: `(N, T)` rewards of single decisions that are not in the scores (a process reward), shown in place of the scores' own spans.
+    """
     rows = []
-    for rollout, score in list(zip(rollouts, scores, strict=True))[:most]:
-        spans = [{"start": s.start, "stop": s.stop, "value": s.value} for s in score.spans]
+    for i, (rollout, score) in enumerate(list(zip(rollouts, scores, strict=True))[:most]):
+        if each is None:
+            spans = [{"start": s.start, "stop": s.stop, "value": s.value} for s in score.spans]
+        else:
+            spans = [{"start": t, "stop": t + 1, "value": v} for t, v in enumerate(each[i, : len(rollout)].tolist())]
         row = {"id": rollout.prompt.id, "prompt": _text(rollout.prompt.content), "text": _text(rollout.content), "reward": score.value}
         if len(spans) > 1:
             row |= {"spans": spans} | ({"tokens": pieces(rollout)} if pieces else {})

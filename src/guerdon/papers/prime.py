@@ -27,7 +27,7 @@ from guerdon.core.reduce import mean, token_mean
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.learner import learner_for
-from guerdon.learn.verbs import average, judge, rollout_metrics, values, with_adv, with_ref
+from guerdon.learn.verbs import average, judge, pieces_of, rollout_metrics, shown, values, with_adv, with_ref
 from guerdon.papers.grpo import clip_term
 from guerdon.policies.refs import Frozen
 from guerdon.types import Batch, Metrics, Outputs, Paper, Policy, Prompt, Recipe, Reward, Term
@@ -112,6 +112,8 @@ def build(cfg: Config, policy: Policy, prm: Policy, prompts: Sequence[Prompt], r
             metrics = metrics | {f"prm/{name}": value for name, value in learnt.items()}
             with torch.no_grad():  # ... then score
                 process = token_rewards(cfg, prm.forward(batch).logp, batch)
+            learnt_from = [rollouts[i] for i in kept], [scores[i] for i in kept]
+            metrics = Metrics(metrics, shown(*learnt_from, pieces_of(policy), each=process))
         how = {"outcome_coef": cfg.outcome_coef, "process_coef": cfg.process_coef, "whiten": cfg.whiten}
         adv = credit.prime(outcome, process, batch.mask, batch.group, scaled=True, **how)
         return metrics | actor.update(with_adv(batch, adv))
