@@ -166,7 +166,7 @@ def shown(
         else:
             spans = [{"start": t, "stop": t + 1, "value": v} for t, v in enumerate(each[i, : len(rollout)].tolist())]
         row = {"id": rollout.prompt.id, "prompt": _text(rollout.prompt.content), "text": _text(rollout.content), "reward": score.value}
-        if len(spans) > 1:
+        if len(spans) > 1 or each is not None:
             row |= {"spans": spans} | ({"tokens": pieces(rollout)} if pieces else {})
         rows.append({**row, "parts": dict(score.parts), "note": score.note, "end": rollout.end})
     return rows
