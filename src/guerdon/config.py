@@ -62,6 +62,17 @@ class Optim(Checked):
     micro_units: int | None = knob(
         None, "units (rows that stay together) a forward pass; none: all (results stay the same)", unit="units", at_least=1
     )
+    micro_tokens: int | None = knob(
+        None, "tokens a forward pass, in place of micro_units; none: no limit (results stay the same)", unit="tokens", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.micro_units is not None and self.micro_tokens is not None:
+            raise UserError(
+                f"micro_units {self.micro_units} and micro_tokens {self.micro_tokens}, expected one of them",
+                hint="micro_tokens bounds memory whatever the lengths; leave micro_units out",
+            )
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guerdon.config import Optim
 from guerdon.core import preference, reduce, surrogate
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped, UserError
-from guerdon.learn.learner import Adam, Learner
+from guerdon.learn.learner import DRIFT, Adam, Learner
 from guerdon.learn.verbs import chosen, pair_batch, rejected, row_sum
 from guerdon.policies.refs import Frozen
 from guerdon.testing import ToyPolicy, toy_pairs, toy_prompts
@@ -33,8 +34,17 @@ def online_batch(policy: ToyPolicy, seed: int = 0, n: int = 3, groups: int = 4) 
     return batch.with_(adv=adv, mask=mask).rows(shuffled)
 
 
-def gradient(policy: ToyPolicy, terms: list[Term], batch: Batch, micro_units: int | None) -> tuple[torch.Tensor, dict[str, float]]:
-    learner = Learner(policy, terms, Adam(0.0), micro_units=micro_units, max_grad_norm=None)
+class Sized(ToyPolicy):
+    """A toy policy that says how large its rows are."""
+
+    def sizes(self, batch: Batch) -> torch.Tensor:
+        return batch.inputs["length"]
+
+
+def gradient(
+    policy: ToyPolicy, terms: list[Term], batch: Batch, micro_units: int | None, micro_tokens: int | None = None
+) -> tuple[torch.Tensor, dict[str, float]]:
+    learner = Learner(policy, terms, Adam(0.0), micro_units=micro_units, micro_tokens=micro_tokens, max_grad_norm=None)
     kept: list[torch.Tensor] = []
     learner.optimizer.register_step_pre_hook(
         lambda *_: kept.extend(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters)
@@ -49,12 +59,14 @@ def gradient(policy: ToyPolicy, terms: list[Term], batch: Batch, micro_units: in
 def test_the_gradient_is_the_same_for_any_split(how, seed, micro, splits):
     policy = ToyPolicy(spread=0.7, seed=seed)
     batch = online_batch(policy, seed).with_(unit=torch.tensor(splits) * 17 - 3)
-    moved = ToyPolicy(spread=0.7, seed=seed + 1)  # ratios other than 1
-    whole, told = gradient(moved, [dense_term(how, watch=lambda o, b: {"ratio": (o.logp - b.old_logp).exp()})], batch, None)
-    parts, told_too = gradient(moved, [dense_term(how, watch=lambda o, b: {"ratio": (o.logp - b.old_logp).exp()})], batch, micro)
-    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-6)
-    assert told_too["loss"] == pytest.approx(told["loss"], rel=1e-5, abs=1e-6)
-    assert told_too["ratio"] == pytest.approx(told["ratio"], rel=1e-5)
+    moved = Sized(spread=0.7, seed=seed + 1)  # ratios other than 1
+    term = dense_term(how, watch=lambda o, b: {"ratio": (o.logp - b.old_logp).exp()})
+    whole, told = gradient(moved, [term], batch, None)
+    for parts, told_too in (gradient(moved, [term], batch, micro), gradient(moved, [term], batch, None, 3 * micro)):
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-6)
+        assert told_too["loss"] == pytest.approx(told["loss"], rel=1e-5, abs=1e-6)
+        assert told_too["ratio"] == pytest.approx(told["ratio"], rel=1e-5)
+        assert told_too[DRIFT] == pytest.approx(told[DRIFT], rel=1e-5)
     assert whole.abs().max() > 1e-4
 
 
@@ -71,8 +83,22 @@ def test_pairs_stay_together_for_any_split(micro):
 
     term = Term("dpo", loss, over=pairs, reduce=reduce.mean)
     whole, _ = gradient(policy, [term], batch, None)
-    parts, _ = gradient(policy, [term], batch, micro)
-    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-6)
+    for parts, _ in (gradient(policy, [term], batch, micro), gradient(policy, [term], batch, None, micro)):
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-6)
+
+
+def test_the_gap_to_the_sampler_is_the_mean_over_what_is_learnt():
+    policy = ToyPolicy(spread=0.5)
+    batch = online_batch(policy)
+    shift = torch.linspace(-0.2, 0.1, batch.mask.numel()).view_as(batch.mask)
+    far = batch.with_(old_logp=torch.where(batch.mask, batch.old_logp + shift, 99.0))
+    learner = Learner(policy, [dense_term(reduce.token_mean)], Adam(0.0))
+    assert learner.update(batch)[DRIFT] == pytest.approx(0, abs=1e-6)
+    assert learner.update(far)[DRIFT] == pytest.approx(float(shift.abs()[batch.mask].mean()), rel=1e-4)
+    value = Term("value", lambda o, b: o.value.square(), over=decisions, reduce=reduce.token_mean, needs=frozenset({"value"}))
+    assert DRIFT not in Learner(policy, [value], Adam(0.0)).update(batch)
+    nll = Term("nll", lambda o, b: -o.logp, over=decisions, reduce=reduce.token_mean)
+    assert DRIFT not in Learner(policy, [nll], Adam(0.0)).update(pair_batch(policy, toy_pairs(3)))
 
 
 def test_two_terms_with_their_own_masks_add_up():
@@ -149,6 +175,35 @@ def test_the_rate_of_an_update_is_the_one_reported():
     assert [learner.update(batch)["lr"] for _ in range(3)] == pytest.approx([0.1, 0.05, 0.0])
 
 
+def test_the_fused_step_is_adamw():
+    """Against the formula of Loshchilov and Hutter (arXiv 1711.05101, algorithm 2), in float64."""
+    x = torch.nn.Parameter(torch.tensor([0.5, -2.0, 3.0], dtype=torch.float64))
+    optimizer = Adam(0.1, weight_decay=0.3, betas=(0.8, 0.9), eps=1e-4).build([x])
+    weight, first, second = x.detach().clone(), torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for t, g in enumerate(torch.tensor([[1.0, -2.0, 0.0], [0.5, 4.0, 1e-3]], dtype=torch.float64), 1):
+        x.grad = g.clone()
+        optimizer.step()
+        first, second = 0.8 * first + 0.2 * g, 0.9 * second + 0.1 * g.square()
+        step = first / (1 - 0.8**t) / ((second / (1 - 0.9**t)).sqrt() + 1e-4)
+        weight = weight - 0.1 * (step + 0.3 * weight)
+    torch.testing.assert_close(x.detach(), weight, atol=1e-12, rtol=0)
+
+
+def test_a_checkpoint_of_the_plain_loop_goes_on():
+    """Runs that were started before the fused step: same keys, same numbers up to rounding."""
+    policy, old = ToyPolicy(spread=0.5), ToyPolicy(spread=0.5)
+    fused, loop = (Learner(p, [dense_term(reduce.token_mean)], Adam(0.1)) for p in (policy, old))
+    loop.optimizer = torch.optim.AdamW(loop.parameters, 0.1, weight_decay=0.0)
+    batch = online_batch(policy)
+    loop.update(batch)
+    state = copy.deepcopy(loop.state_dict())
+    fused.load_state_dict(state)
+    assert fused.state_dict()["optimizer"]["state"].keys() == state["optimizer"]["state"].keys()
+    fused.update(batch)
+    loop.update(batch)
+    torch.testing.assert_close(policy.logits, old.logits, atol=1e-6, rtol=0)
+
+
 def test_state_round_trip_continues_bitwise():
     def fresh():
         policy = ToyPolicy(spread=0.5)
@@ -176,6 +231,14 @@ def test_wrong_use_is_refused_with_a_way_out():
         Learner(policy, [term], Adam(0.1), micro_units=0)
     with pytest.raises(UserError, match=r"couples the rows.*\nhint: leave micro_units out"):
         Learner(policy, [dense_term(reduce.token_mean, whole_batch=True)], Adam(0.1), micro_units=1)
+    with pytest.raises(UserError, match=r"couples the rows.*\nhint: leave micro_tokens out"):
+        Learner(policy, [dense_term(reduce.token_mean, whole_batch=True)], Adam(0.1), micro_tokens=64)
+    with pytest.raises(UserError, match="micro_tokens 0, expected a positive number"):
+        Learner(policy, [term], Adam(0.1), micro_tokens=0)
+    with pytest.raises(UserError, match=r"micro_units 2 and micro_tokens 64, expected one of them\nhint"):
+        Learner(policy, [term], Adam(0.1), micro_units=2, micro_tokens=64)
+    with pytest.raises(UserError, match=r"micro_units 2 and micro_tokens 64"):
+        Optim(micro_units=2, micro_tokens=64)
     with pytest.raises(UserError, match="no trainable parameters"):
         Learner(Frozen(policy).policy, [term], Adam(0.1))
     with pytest.raises(UserError, match="without `steps`"):

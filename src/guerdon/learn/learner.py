@@ -18,7 +18,11 @@ from torch.nn import Parameter
 from guerdon.config import Optim
 from guerdon.errors import RunStopped, UserError
 from guerdon.learn.mesh import Local, Mesh
+from guerdon.learn.micro import by_tokens, by_units
 from guerdon.types import Batch, Metrics, Outputs, Policy, Term
+
+DRIFT = "sampling/sampling_logp_difference/mean"
+"""Mean |logp - old_logp| of the learnt decisions. In the first update after sampling it is the rounding between sampler and learner."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Adam:
             raise UserError(f"decay {self.decay!r} without `steps`", hint="give the number of updates after which the rate is 0")
 
     def build(self, parameters: Iterable[Parameter]) -> torch.optim.AdamW:
-        return torch.optim.AdamW(list(parameters), self.lr, self.betas, self.eps, self.weight_decay)
+        # One fused pass over weights, gradients and moments; the plain loop makes a dozen. Its state is saved and read back alike.
+        return torch.optim.AdamW(list(parameters), self.lr, self.betas, self.eps, self.weight_decay, fused=True)
 
     def lr_at(self, update: int) -> float:
         """The rate of update number `update`, counted from 0."""
@@ -59,7 +64,9 @@ class Adam:
 class Learner:
     """Drives any policy by any terms.
 
-    micro_units: units (groups, pairs) per forward pass; None takes the whole batch at once. The gradient is the same either way.
+    micro_units: units (groups, pairs) in one forward pass. micro_tokens: tokens in one forward pass, as many whole units as go in
+    (`policy.sizes(batch)` says how large each row is, `(N,)`; a policy without it counts rows). With neither, the whole batch goes
+    through at once. The gradient is the same in any case.
     max_grad_norm: None switches clipping off.
     """
 
@@ -70,19 +77,31 @@ class Learner:
         optimizer: Adam,
         *,
         micro_units: int | None = None,
+        micro_tokens: int | None = None,
         max_grad_norm: float | None = 1.0,
         mesh: Mesh | None = None,
     ) -> None:
         names = [t.name for t in terms]
         if not terms or len(set(names)) != len(names):
             raise UserError(f"terms {names}, expected one or more with distinct names")
-        if micro_units is not None and micro_units < 1:
-            raise UserError(f"micro_units {micro_units}, expected a positive number", hint="leave it out to take the whole batch at once")
+        limits = {"micro_units": micro_units, "micro_tokens": micro_tokens}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        for name, limit in given.items():
+            if limit < 1:
+                raise UserError(f"{name} {limit}, expected a positive number", hint="leave it out to take the whole batch at once")
+        if len(given) > 1:
+            raise UserError(
+                f"micro_units {micro_units} and micro_tokens {micro_tokens}, expected one of them",
+                hint="micro_tokens bounds memory whatever the lengths; leave micro_units out",
+            )
         coupled = [t.name for t in terms if t.whole_batch]
-        if coupled and micro_units is not None:
-            raise UserError(f"term {coupled[0]!r} couples the rows of a batch, so it cannot be split", hint="leave micro_units out")
+        if coupled and given:
+            raise UserError(
+                f"term {coupled[0]!r} couples the rows of a batch, so it cannot be split", hint=f"leave {next(iter(given))} out"
+            )
         self.policy, self.terms, self.schedule = policy, tuple(terms), optimizer
-        self.micro_units, self.max_grad_norm, self.mesh = micro_units, max_grad_norm, mesh or Local()
+        self.micro_units, self.micro_tokens = micro_units, micro_tokens
+        self.max_grad_norm, self.mesh = max_grad_norm, mesh or Local()
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError("the policy has no trainable parameters", hint="a Frozen reference cannot learn; give the policy itself")
@@ -91,7 +110,8 @@ class Learner:
         self.updates = 0
 
     def update(self, batch: Batch) -> Metrics:
-        """One optimizer step on the whole batch. Metrics: `loss`, `loss/<term>`, what the terms watch, `grad_norm`, `lr`.
+        """One optimizer step on the whole batch. Metrics: `loss`, `loss/<term>`, what the terms watch, `grad_norm`, `lr`; and
+        `sampling/sampling_logp_difference/mean` when the batch has old log-probabilities.
 
         A batch in which nothing counts (every mask empty) changes nothing and says `skipped` = 1.
         Raises RunStopped when the loss or the gradient is not finite; the weights are then still those before the update.
@@ -101,14 +121,16 @@ class Learner:
         counts = {name: self.mesh.all_sum(mask.sum()) for name, mask in masks.items()}
         if not any(int(count) for count in counts.values()):
             return Metrics({"skipped": 1.0})
+        counts[DRIFT] = self.mesh.all_sum(batch.mask.sum())
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for micro in self.micro_batches(batch):
             self._backward(micro, totals, counts, sums)
         self.mesh.sum_gradients(self.parameters)
-        sums = {name: self.mesh.all_sum(value) for name, value in sums.items()}
-        grad_norm = self._grad_norm()
-        self._check_finite(sums, grad_norm)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        found = self._read({**{name: self.mesh.all_sum(value) for name, value in sums.items()}, "grad_norm": norm})
+        if self.max_grad_norm is not None and found["grad_norm"] > self.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         lr = self.schedule.lr_at(self.updates)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -116,20 +138,17 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         self.policy.version += 1
-        losses = {f"loss/{t.name}": float(sums[f"loss/{t.name}"]) for t in self.terms}
-        watched = {k: float(v) for k, v in sums.items() if k not in losses}
-        total = sum(t.coef * losses[f"loss/{t.name}"] for t in self.terms)
-        return Metrics({"loss": total, **losses, **watched, "grad_norm": float(grad_norm), "lr": lr})
+        total = sum(t.coef * found[f"loss/{t.name}"] for t in self.terms)
+        return Metrics({"loss": total, **found, "lr": lr})
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
-        """The batch in pieces of `micro_units` whole units each, in the order of the units' first rows."""
-        if self.micro_units is None:
-            yield batch
-            return
-        units = list(dict.fromkeys(batch.unit.tolist()))
-        for start in range(0, len(units), self.micro_units):
-            chosen = torch.tensor(units[start : start + self.micro_units], device=batch.unit.device)
-            yield batch.rows(torch.isin(batch.unit, chosen).nonzero()[:, 0])
+        """The batch in pieces of whole units, as `micro_units` or `micro_tokens` says."""
+        if self.micro_units is not None:
+            return by_units(batch, self.micro_units)
+        if self.micro_tokens is not None:
+            sizes = getattr(self.policy, "sizes", None)
+            return by_tokens(batch, torch.ones_like(batch.unit) if sizes is None else sizes(batch), self.micro_tokens)
+        return iter((batch,))
 
     def _backward(self, micro: Batch, totals: Mapping[str, Tensor], counts: Mapping[str, Tensor], sums: dict[str, Tensor]) -> None:
         outputs: Outputs = self.policy.forward(micro, self.need)
@@ -143,22 +162,23 @@ class Learner:
                 with torch.no_grad():
                     for name, value in term.watch(outputs, micro).items():
                         _add(sums, name, torch.where(mask, value.float(), 0.0).sum() / counts[term.name].clamp(min=1))
+        if outputs.logp is not None and micro.old_logp is not None:
+            gap = (outputs.logp.detach() - micro.old_logp).abs()
+            _add(sums, DRIFT, torch.where(micro.mask, gap, 0.0).sum() / counts[DRIFT].clamp(min=1))
         if loss.requires_grad:
             loss.backward()
 
-    def _grad_norm(self) -> Tensor:
-        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        return torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-
-    def _check_finite(self, sums: Mapping[str, Tensor], grad_norm: Tensor) -> None:
-        bad = [name for name, value in sums.items() if name.startswith("loss/") and not torch.isfinite(value)]
-        if not torch.isfinite(grad_norm):
-            bad.append("grad_norm")
+    def _read(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """The numbers of an update, in one transfer from the device. Raises RunStopped when a loss or the gradient is not finite."""
+        device = sums["grad_norm"].device
+        found = dict(zip(sums, torch.stack([value.detach().to(device) for value in sums.values()]).tolist(), strict=True))
+        bad = [name for name, value in found.items() if (name.startswith("loss/") or name == "grad_norm") and not math.isfinite(value)]
         if bad:
             raise RunStopped(
                 f"{', '.join(bad)} is not finite at update {self.updates}",
                 hint="lower the learning rate, look at the rewards and lengths of this batch; the weights are those before this update",
             )
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -183,7 +203,7 @@ class Learner:
 def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int) -> Learner:
     """The learner that a configuration's `Optim` group describes, for a run of so many updates."""
     adam = Adam(optim.lr, weight_decay=optim.weight_decay, warmup=optim.warmup, decay=optim.decay, steps=updates)
-    return Learner(policy, terms, adam, micro_units=optim.micro_units, max_grad_norm=optim.max_grad_norm)
+    return Learner(policy, terms, adam, micro_units=optim.micro_units, micro_tokens=optim.micro_tokens, max_grad_norm=optim.max_grad_norm)
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
-from guerdon.learn.learner import Learner
+from guerdon.learn.learner import DRIFT, Learner
 from guerdon.learn.verbs import Credit, average, judge, pieces_of, rollout_metrics, with_adv, with_ref
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
@@ -64,7 +64,8 @@ def online(
                 learnt.append(learner.update(part))
                 if ref is not None:
                     ref.tick(learner.updates)
-        return metrics | average(learnt)
+        # Later updates of a step find a policy that has moved; the first alone shows how far sampler and learner are apart.
+        return metrics | average(learnt) | {name: value for name, value in learnt[0].items() if name == DRIFT}
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}
     return Recipe(live, step, steps, probes, final=policy.save, facts=facts or {})
