@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,7 +218,7 @@ def identity(cfg: Any, model: Any) -> dict[str, str]:
 # ---------------------------------------------------------------- running
 
 
-def start(prepared: Prepared, out: Path, *, sinks: Sequence[Sink] = ()) -> Summary:
+def start(prepared: Prepared, out: Path, *, sinks: Sequence[Sink] = (), profile: bool = False) -> Summary:
     """Load the models and run, or go on with, the run in `out`."""
     from guerdon.learn.run import run
     from guerdon.learn.trackers import open_trackers
@@ -227,7 +228,8 @@ def start(prepared: Prepared, out: Path, *, sinks: Sequence[Sink] = ()) -> Summa
     made = recipe(prepared)
     for sink in sinks:
         getattr(sink, "begin", lambda steps: None)(made.steps)
-    return run(made, out, config=prepared.config, seed=prepared.seed, save_every=group.save_every, sinks=[*sinks, *trackers])
+    options = {"seed": prepared.seed, "save_every": group.save_every, "profile": profile}
+    return run(made, out, config=prepared.config, sinks=[*sinks, *trackers], **options)
 
 
 def reopen(folder: Path | str) -> Prepared:
@@ -253,13 +255,15 @@ def train(
     out: Path | str | None = None,
     config: Path | str | None = None,
     progress: bool = True,
+    profile: bool = False,
     **fields: Any,
 ) -> Summary:
     """Train by a method, in one call: `guerdon.train("grpo", model="tiny", data="human-ratings:movie", reward=my_reward, steps=20)`.
 
     method: a name from `guerdon papers`, or a file. model: a name or folder, or a policy. data: a name or file, or rows (a list of
     mappings). reward: a name, a function, or a list of them. out: the run folder (default: a new one under `runs/`); a folder that
-    holds the same run goes on where it stopped. config: a YAML or JSON file. fields: any setting (`lr=1e-4`, or nested, as in
+    holds the same run goes on where it stopped. config: a YAML or JSON file. profile: time the parts of every step into
+    `summary.profile` and `profile.json`, and print the table (not with progress=False). fields: any setting (`lr=1e-4`, or nested, as in
     `optim={"lr": 1e-4}`). Returns where the weights are (`summary.final`) and the last metrics.
     Raises UserError for wrong input, RunStopped when training must not go on.
     """
@@ -279,7 +283,10 @@ def train(
     from guerdon.progress import bar
 
     with bar(prepared, shown=progress) as sinks:
-        return start(prepared, folder, sinks=sinks)
+        summary = start(prepared, folder, sinks=sinks, profile=profile)
+    if summary.profile is not None and progress:
+        print(summary.profile.table(), file=sys.stderr)
+    return summary
 
 
 def written(name: str, value: Any) -> tuple[Any, dict[str, Any]]:

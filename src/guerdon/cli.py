@@ -16,6 +16,7 @@ from guerdon.errors import RunStopped, UserError, nearest
 if TYPE_CHECKING:
     from guerdon.evaluate.claim import SeedResult, Verdict
 
+PROFILE = "print where the time of a step went, and write it to DIR/profile.json (the run stays the same run, with or without it)"
 EPILOG = "Wrong input ends with exit code 2 and a hint. `guerdon COMMAND --help` explains each command."
 
 
@@ -54,8 +55,11 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
         one.add_argument("name", metavar="NAME", help="a method (see `guerdon papers`), or the path of a file with one")
         one.add_argument("--out", metavar="DIR", help="the run folder (default: a new one under runs/)")
         one.add_argument("--config", metavar="FILE", help="settings from a YAML or JSON file, or a run's config.json; flags win over it")
+        if name == "run":
+            one.add_argument("--profile", action="store_true", help=PROFILE)
     one = command("resume", "go on with a run that was stopped or killed")
     one.add_argument("dir", metavar="DIR")
+    one.add_argument("--profile", action="store_true", help=PROFILE)
     one = command("reproduce", "test the claim of a method against a baseline, with several seeds")
     one.description = "Run the claim of a method at small scale, against its baseline, with several seeds. Exit code 0 only when it holds."
     one.add_argument("name", metavar="NAME")
@@ -190,7 +194,7 @@ def train_or_check(base: Parser, command: str, argv: Sequence[str]) -> int:
     prepared = assemble.prepare(method, cfg)
     if command == "check":
         return tell(prepared)
-    return train(prepared, Path(args.out) if args.out else assemble.new_folder(method.name))
+    return train(prepared, Path(args.out) if args.out else assemble.new_folder(method.name), profile=args.profile)
 
 
 def dashes(token: str) -> str:
@@ -252,29 +256,30 @@ def tell(prepared: Any) -> int:
     return 0
 
 
-def train(prepared: Any, out: Path) -> int:
+def train(prepared: Any, out: Path, *, profile: bool = False) -> int:
     """Run, or go on with, a run in `out`, and say what came of it."""
     from rich.console import Console
 
     from guerdon.assemble import start
-    from guerdon.progress import bar, introduce
+    from guerdon.progress import bar, introduce, outcome
 
     introduce(prepared, out, Console(file=sys.stderr))
     try:
         with bar(prepared) as sinks:
-            summary = start(prepared, out, sinks=sinks)
+            summary = start(prepared, out, sinks=sinks, profile=profile)
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: guerdon resume {out}", file=sys.stderr)
         return 130
-    print(f"done: {summary.steps} steps in {summary.seconds:.1f} s; final weights in {summary.final}")
-    print(f"look at it: guerdon report {out}")
+    if summary.profile is not None:
+        print(f"\n{summary.profile.table()}\n")
+    print(f"{outcome(summary)}\nfinal weights: {summary.final}\nlook at it: guerdon report {out}")
     return 0
 
 
 def resume(args: argparse.Namespace) -> int:
     from guerdon.assemble import reopen
 
-    return train(reopen(args.dir), Path(args.dir))
+    return train(reopen(args.dir), Path(args.dir), profile=args.profile)
 
 
 def quickstart(args: argparse.Namespace) -> int:

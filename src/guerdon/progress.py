@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guerdon.assemble import Prepared
+    from guerdon.learn.run import Summary
 
 SHOWN = ("reward", "rewards/accuracies", "loss", "kl", "entropy", "completions/mean_length")
 
@@ -78,3 +79,18 @@ def introduce(prepared: Prepared, out: Path | None, console: Any) -> None:
         block("reward, tried on real rows", str(report))
     for note in prepared.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
+
+
+def outcome(summary: Summary) -> str:
+    """A finished run in one line: how long, how fast, how much memory."""
+    made = summary.steps - (summary.resumed_from or 0)
+    speed = [f"{summary.seconds / made:.3g} s a step"] if made else []
+    speed += [f"{summary.tokens_per_second:,.0f} tokens/s"] if summary.tokens_per_second else []
+    part = f", the last {made} of them here," if summary.resumed_from else ""
+    memory = f"peak memory {size(summary.peak_memory)}" + (f", GPU {size(summary.peak_gpu_memory)}" if summary.peak_gpu_memory else "")
+    return f"done: {summary.steps} steps{part} in {summary.seconds:.1f} s" + (f": {', '.join(speed)}" if speed else "") + f"; {memory}"
+
+
+def size(n: int) -> str:
+    """Bytes for people."""
+    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"

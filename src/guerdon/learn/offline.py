@@ -9,6 +9,7 @@ from typing import Any
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
+from guerdon.learn import clock
 from guerdon.learn.learner import Learner
 from guerdon.learn.verbs import update_with_ref
 from guerdon.policies.refs import Reference
@@ -37,7 +38,9 @@ def offline(
     total = steps_of(len(items), batch, steps, epochs)
 
     def step(t: int) -> Metrics:
-        return update_with_ref(learner, collate(cursor.at(t)), ref)
+        with clock.span("data"):
+            data = collate(cursor.at(t))
+        return update_with_ref(learner, data, ref)
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}
     return Recipe(live, step, total, probes, final=learner.policy.save, facts=facts or {})

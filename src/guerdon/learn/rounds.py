@@ -9,6 +9,7 @@ from guerdon.core.rng import Key
 from guerdon.data.buffer import Buffer
 from guerdon.data.cursor import Cursor
 from guerdon.errors import RunStopped
+from guerdon.learn import clock
 from guerdon.learn.learner import Learner
 from guerdon.learn.verbs import update_with_ref
 from guerdon.policies.refs import Reference
@@ -45,7 +46,8 @@ def rounds(
                     f"round {number} made no rollouts to learn from", hint="the selection rejects everything: look at the rewards"
                 )
             buffer.replace(made)
-        data = collate(Cursor(buffer.items, batch, key.fold("round", number)).at(inner))
+        with clock.span("data"):
+            data = collate(Cursor(buffer.items, batch, key.fold("round", number)).at(inner))
         return metrics | update_with_ref(learner, data, ref)
 
     live = {"learner": learner, "buffer": buffer, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}

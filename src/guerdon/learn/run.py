@@ -1,8 +1,8 @@
 """The runner: the only code of a training run that touches the disk, the clock and the console.
 
 A run folder holds `config.json`, `manifest.json`, `metrics.jsonl`, `samples.jsonl`, `checkpoints/step-N/`, `final/` and
-`summary.json`. A recipe's step depends on its number and its state only, so a run that was killed anywhere goes on from its last
-checkpoint and ends with the same bytes.
+`summary.json`, and `profile.json` when it was asked for. A recipe's step depends on its number and its state only, so a run that was
+killed anywhere goes on from its last checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import torch
 import guerdon
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped, UserError
-from guerdon.learn import checkpoint
+from guerdon.learn import checkpoint, clock
+from guerdon.learn.clock import Profile
 from guerdon.types import Metrics, Recipe
 
 
@@ -39,7 +40,9 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to. seconds: of this process (a resumed run counts only its own part). peak_memory: of the process, in bytes."""
+    """What a run came to. Of this process only (a resumed run counts its own part): seconds; tokens_per_second, read by the learners while
+    training (decisions, where a policy does not know its tokens); peak_memory of the process and peak_gpu_memory of torch, in bytes;
+    profile, if asked for."""
 
     out: Path
     steps: int
@@ -47,6 +50,9 @@ class Summary:
     metrics: Mapping[str, float] = field(default_factory=dict)
     resumed_from: int | None = None
     peak_memory: int = 0
+    peak_gpu_memory: int = 0
+    tokens_per_second: float = 0.0
+    profile: Profile | None = None
 
     @property
     def final(self) -> Path:
@@ -63,12 +69,14 @@ def run(
     save_every: int | None = None,
     sinks: Sequence[Sink] = (),
     stop_after: int | None = None,
+    profile: bool = False,
 ) -> Summary:
     """Run a recipe in a folder: every step, its metrics, checkpoints, the final weights.
 
     config: saved as `config.json`; a folder made with another one is refused. resume: go on from the newest checkpoint (False: refuse
     a folder that has one). save_every: steps between checkpoints (None: a tenth of the run). stop_after: leave after this many steps
-    of this process, as if killed after its last checkpoint (for tests and time slices).
+    of this process, as if killed after its last checkpoint (for tests and time slices). profile: time the parts of every step into
+    `Summary.profile` and `profile.json`; the results are the same (a GPU is waited for at every border, which costs some speed).
     Raises UserError for a folder that doesn't fit, RunStopped when training must not go on; what was saved stays.
     """
     out = Path(out)
@@ -77,32 +85,77 @@ def run(
         _claim_folder(out, config, resume)
         start = checkpoint.load(out / "checkpoints", recipe.state) or 0
         _write_manifest(out, recipe, start)
-        began, last = time.monotonic(), _last_metrics(out) if start == recipe.steps else Metrics()
-        with ExitStack() as stack:
-            journal = stack.enter_context(_Journal(out, start))
+        stop = recipe.steps if stop_after is None else min(recipe.steps, start + stop_after)
+        done = _Done(out, start, last=_last_metrics(out) if start == recipe.steps else Metrics())
+        with clock.running(timed=profile) as ticking, _Journal(out, start) as journal, ExitStack() as stack:
             for sink in sinks:
                 stack.callback(sink.close)
-            for step in range(start, recipe.steps):
-                torch.manual_seed(Key(seed).fold("run", step).number)  # dropout and the like draw from the global stream
-                tick = time.monotonic()
-                last = recipe.step(step)
-                for probe in recipe.probes:
-                    if step % probe.every == 0 or step == recipe.steps - 1:
-                        last = last | probe.fn(step)
-                last["seconds"] = time.monotonic() - tick
-                journal.write(step, last)
-                for sink in sinks:
-                    sink.log(step, last)
-                if (step + 1) % every == 0 or step + 1 == recipe.steps:
-                    journal.sync()
-                    checkpoint.save(out / "checkpoints", step + 1, recipe.state)
-                if stop_after is not None and step + 1 - start >= stop_after and step + 1 < recipe.steps:
-                    return _summary(out, step + 1, began, last, start)
+            if profile:
+                stack.callback(lambda: _write_profile(out, ticking.profile(done.step - start)))
+            for step in range(start, stop):
+                done.last = _step(recipe, step, seed)
+                done.step = step + 1
+                with clock.span("saving"):
+                    journal.write(step, done.last)
+                    for sink in sinks:
+                        sink.log(step, done.last)
+                    if done.step % every == 0 or done.step == recipe.steps:
+                        journal.sync()
+                        checkpoint.save(out / "checkpoints", done.step, recipe.state)
+            seen = ticking.profile(done.step - start)
+        if stop < recipe.steps:
+            return done.summary(seen, profile)
         if recipe.final is not None:
             _write_final(out, recipe.final)
-        summary = _summary(out, recipe.steps, began, last, start)
-        checkpoint.write_text(out / "summary.json", json.dumps(_plain(vars(summary)), indent=1))
+        summary = done.summary(seen, profile)
+        told = {name: value for name, value in vars(summary).items() if name != "profile"}
+        checkpoint.write_text(out / "summary.json", json.dumps(_plain(told), indent=1))
     return summary
+
+
+def _step(recipe: Recipe, step: int, seed: int) -> Metrics:
+    """One step and the probes that are due."""
+    torch.manual_seed(Key(seed).fold("run", step).number)  # dropout and the like draw from the global stream
+    tick = time.monotonic()
+    metrics = recipe.step(step)
+    with clock.span("probes"):
+        for probe in recipe.probes:
+            if step % probe.every == 0 or step == recipe.steps - 1:
+                metrics = metrics | probe.fn(step)
+    metrics["seconds"] = time.monotonic() - tick
+    return metrics
+
+
+@dataclass
+class _Done:
+    """How far this process got."""
+
+    out: Path
+    start: int
+    last: Metrics
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.step = self.start
+
+    def summary(self, seen: Profile, profiled: bool) -> Summary:
+        return Summary(
+            self.out,
+            self.step,
+            time.monotonic() - self.began,
+            dict(self.last),
+            resumed_from=self.start or None,
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            peak_gpu_memory=torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0,
+            tokens_per_second=seen.rates().get("trained", 0.0),
+            profile=seen if profiled else None,
+        )
+
+
+def _write_profile(out: Path, seen: Profile) -> None:
+    """Beside the metrics; nothing when no step was made, so that resuming a finished run keeps what is there."""
+    if seen.steps:
+        checkpoint.write_text(out / "profile.json", json.dumps(_plain(seen.as_dict()), indent=1))
 
 
 def _claim_folder(out: Path, config: Mapping[str, Any] | None, resume: bool) -> None:
@@ -154,11 +207,6 @@ def _write_final(out: Path, final: Callable[[Path], None]) -> None:
     final(temporary)
     shutil.rmtree(out / "final", ignore_errors=True)
     temporary.rename(out / "final")
-
-
-def _summary(out: Path, steps: int, began: float, last: Metrics, start: int) -> Summary:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Summary(out, steps, time.monotonic() - began, dict(last), start or None, peak)
 
 
 def _last_metrics(out: Path) -> Metrics:

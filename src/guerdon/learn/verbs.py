@@ -12,6 +12,7 @@ from torch import Tensor
 from guerdon.core import credit, kl
 from guerdon.core.place import place
 from guerdon.errors import RunStopped
+from guerdon.learn import clock
 from guerdon.learn.learner import Learner
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Preference, Reward, Rollout, Score
@@ -47,7 +48,8 @@ def with_adv(batch: Batch, adv: Tensor) -> Batch:
 
 def with_ref(batch: Batch, ref: Reference) -> Batch:
     """The batch with the reference's log-probabilities."""
-    return batch.with_(ref_logp=ref.logp(batch))
+    with clock.span("reference"):
+        return batch.with_(ref_logp=ref.logp(batch))
 
 
 def update_with_ref(learner: Learner, batch: Batch, ref: Reference | None) -> Metrics:
@@ -110,7 +112,8 @@ def judge(reward: Reward, rollouts: Sequence[Rollout]) -> tuple[list[Score], Met
 
     Raises RunStopped when no rollout of a step was judged: there is nothing to learn from, and training on would hide it.
     """
-    scores = reward(rollouts)
+    with clock.span("rewards"):
+        scores = reward(rollouts)
     if scores and all(math.isnan(s.value) for s in scores):
         why = next((s.note for s in scores if s.note), "no reason given")
         raise RunStopped(f"all {len(scores)} rewards of this step are missing (first reason: {why})", hint="try the reward alone first")

@@ -47,7 +47,8 @@ def render(
         facts=headline(runs),
         verdicts=[{"run": v.get("run", ""), "verdict": v.get("verdict", ""), "why": v.get("why", ""), "tone": tone(v)} for v in spoken],
         tables=[
-            {"title": t, "header": list(h), "rows": [list(map(cell, r)) for r in rows], "note": note} for t, h, rows, note in tables or ()
+            {"title": t, "header": list(h), "rows": [list(map(cell, r)) for r in rows], "note": note}
+            for t, h, rows, note in [*(tables or ()), *profiles(runs)]
         ],
         summary=summary(runs),
         sections=plots.sections(runs),
@@ -82,6 +83,20 @@ def summary(runs: Sequence[RunData]) -> dict[str, Any]:
         cells += [duration(seconds) if seconds else "-", f"{memory / 2**30:.1f} GiB" if memory else "-"]
         rows.append(cells)
     return {"header": ["steps", *(h for _, h, _ in columns), "time", "memory"], "rows": rows}
+
+
+def profiles(runs: Sequence[RunData]) -> list[Table]:
+    """Where the time of a step went, for the runs that were profiled: one table with a column a run, or none."""
+    timed = [run for run in runs if run.profile.get("spans")]
+    names = list(dict.fromkeys(name for run in timed for name in run.profile["spans"]))
+    rows = [[name, *(time_of(run.profile, name) for run in timed)] for name in names]
+    note = "Time a step, and its share, in the process that ended the run; every part without the parts inside it."
+    return [("Where the time went", ["", *(run.name for run in timed)], rows, note)] if timed else []
+
+
+def time_of(profile: Mapping[str, Any], name: str) -> str:
+    span = profile["spans"].get(name)
+    return "-" if span is None else f"{1e3 * span['seconds'] / profile['steps']:,.1f} ms ({span['share']:.0%})"
 
 
 def ends(values: Sequence[float]) -> tuple[float | None, float | None]:

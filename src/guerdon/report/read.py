@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class RunData:
     series: Mapping[str, tuple[list[int], list[float]]]
     samples: Sequence[Mapping[str, Any]]
     verdicts: Sequence[Mapping[str, Any]]
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -79,6 +80,7 @@ def read(folder: Path, name: str) -> RunData:
         series_of(read_lines(folder / "metrics.jsonl")),
         samples,
         [v for v in (verdicts if isinstance(verdicts, list) else []) if isinstance(v, dict)],
+        read_json(folder / "profile.json"),
     )
 
 
