@@ -263,6 +263,19 @@ def test_a_run_goes_on_from_another_folder(method, capsys, monkeypatch):
     assert (out / "final" / "count.txt").exists()
 
 
+def test_profile_prints_a_table_and_is_no_setting(method, capsys):
+    assert main(["run", method, "--out", "timed", "--profile"]) == 0
+    out = capsys.readouterr().out
+    assert "where the time went" in out and "saving" in out and "4 steps" in out
+    assert "peak memory" in out and "s a step" in out
+    assert json.loads(Path("timed/profile.json").read_text())["steps"] == 4
+    assert main(["run", method, "--out", "plain"]) == 0
+    assert "where the time went" not in capsys.readouterr().out
+    assert Path("plain/config.json").read_text() == Path("timed/config.json").read_text()
+    assert main(["resume", "plain", "--profile"]) == 0  # the same run: nothing is refused, and nothing is left to do
+    assert not Path("plain/profile.json").exists() and "where the time went" not in capsys.readouterr().out
+
+
 def test_config_json_of_a_run_is_a_config_file(method, capsys):
     assert run("run", method, "--out", "a", "--steps", "3", capsys=capsys)[0] == 0
     assert run("run", method, "--out", "b", "--config", "a/config.json", capsys=capsys)[0] == 0

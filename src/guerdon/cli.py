@@ -270,7 +270,7 @@ def train(prepared: Any, out: Path, *, profile: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; go on with: guerdon resume {out}", file=sys.stderr)
         return 130
-    if summary.profile is not None:
+    if summary.profile is not None and summary.profile.steps:
         print(f"\n{summary.profile.table()}\n")
     print(f"{outcome(summary)}\nfinal weights: {summary.final}\nlook at it: guerdon report {out}")
     return 0

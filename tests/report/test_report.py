@@ -100,6 +100,15 @@ def test_one_self_contained_file_with_everything(tmp_path: Path):
     assert "Missing rewards" not in text  # 0 all the time
 
 
+def test_profiled_runs_show_where_the_time_went(tmp_path: Path):
+    timed, plain = run_folder(tmp_path / "timed"), run_folder(tmp_path / "plain")
+    spans = {"forward": {"seconds": 3.0, "share": 0.75, "calls": 30}, "other": {"seconds": 1.0, "share": 0.25, "calls": 0}}
+    (timed / "profile.json").write_text(json.dumps({"steps": 30, "seconds": 4.0, "spans": spans}))
+    page = write([timed, plain], tmp_path / "both.html").read_text()
+    assert "Where the time went" in page and "100.0 ms (75%)" in page
+    assert "Where the time went" not in write([plain], tmp_path / "one.html").read_text()
+
+
 def test_log_scale_leaves_out_the_rounding_noise_of_step_0(tmp_path: Path):
     runs = read_all([run_folder(tmp_path / "a")])
     panel = next(p for _, ps in plots.SECTIONS for p in ps if p.metrics == ("kl",))

@@ -7,7 +7,7 @@ before the first micro-batch runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from guerdon.config import Optim
 from guerdon.errors import RunStopped, UserError
+from guerdon.learn import clock
 from guerdon.learn.mesh import Local, Mesh
 from guerdon.learn.micro import by_tokens, by_units
 from guerdon.types import Batch, Metrics, Outputs, Policy, Term
@@ -107,6 +108,7 @@ class Learner:
             raise UserError("the policy has no trainable parameters", hint="a Frozen reference cannot learn; give the policy itself")
         self.optimizer = optimizer.build(self.parameters)
         self.need = frozenset().union(*(t.needs for t in terms))
+        self.sizes: Callable[[Batch], Tensor] | None = getattr(policy, "sizes", None)
         self.updates = 0
 
     def update(self, batch: Batch) -> Metrics:
@@ -122,13 +124,19 @@ class Learner:
         if not any(int(count) for count in counts.values()):
             return Metrics({"skipped": 1.0})
         counts[DRIFT] = self.mesh.all_sum(batch.mask.sum())
+        clock.count(tokens=int(batch.mask.sum() if self.sizes is None else self.sizes(batch).sum()))
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for micro in self.micro_batches(batch):
             self._backward(micro, totals, counts, sums)
         self.mesh.sum_gradients(self.parameters)
+        with clock.span("optimizer"):
+            return self._step({name: self.mesh.all_sum(value) for name, value in sums.items()})
+
+    def _step(self, sums: Mapping[str, Tensor]) -> Metrics:
+        """Move the weights by the gradients that are there."""
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        found = self._read({**{name: self.mesh.all_sum(value) for name, value in sums.items()}, "grad_norm": norm})
+        found = self._read({**sums, "grad_norm": norm})
         if self.max_grad_norm is not None and found["grad_norm"] > self.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         lr = self.schedule.lr_at(self.updates)
@@ -146,11 +154,19 @@ class Learner:
         if self.micro_units is not None:
             return by_units(batch, self.micro_units)
         if self.micro_tokens is not None:
-            sizes = getattr(self.policy, "sizes", None)
-            return by_tokens(batch, torch.ones_like(batch.unit) if sizes is None else sizes(batch), self.micro_tokens)
+            sizes = torch.ones_like(batch.unit) if self.sizes is None else self.sizes(batch)
+            return by_tokens(batch, sizes, self.micro_tokens)
         return iter((batch,))
 
     def _backward(self, micro: Batch, totals: Mapping[str, Tensor], counts: Mapping[str, Tensor], sums: dict[str, Tensor]) -> None:
+        with clock.span("forward"):
+            loss = self._loss(micro, totals, counts, sums)
+        if loss.requires_grad:
+            with clock.span("backward"):
+                loss.backward()
+
+    def _loss(self, micro: Batch, totals: Mapping[str, Tensor], counts: Mapping[str, Tensor], sums: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms on a piece of the batch; what is to be logged is added to `sums`."""
         outputs: Outputs = self.policy.forward(micro, self.need)
         loss = torch.zeros(())
         for term in self.terms:
@@ -165,8 +181,7 @@ class Learner:
         if outputs.logp is not None and micro.old_logp is not None:
             gap = (outputs.logp.detach() - micro.old_logp).abs()
             _add(sums, DRIFT, torch.where(micro.mask, gap, 0.0).sum() / counts[DRIFT].clamp(min=1))
-        if loss.requires_grad:
-            loss.backward()
+        return loss
 
     def _read(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """The numbers of an update, in one transfer from the device. Raises RunStopped when a loss or the gradient is not finite."""

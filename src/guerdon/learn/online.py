@@ -11,7 +11,7 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn.learner import DRIFT, Learner
-from guerdon.learn.verbs import Credit, average, judge, pieces_of, rollout_metrics, with_adv, with_ref
+from guerdon.learn.verbs import Credit, average, collate, judge, pieces_of, rollout_metrics, sample, with_adv, with_ref
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
 
@@ -49,9 +49,9 @@ def online(
     cursor = Cursor(prompts, batch, key.fold("prompts"))
 
     def step(t: int) -> Metrics:
-        rollouts = policy.sample(cursor.at(t), n, key.fold("rollout", t))
+        rollouts = sample(policy, cursor.at(t), n, key.fold("rollout", t))
         scores, said = judge(reward, rollouts)
-        data = policy.collate(rollouts)
+        data = collate(policy, rollouts)
         if ref is not None:
             if learner.updates == 0:
                 check_step0(policy, ref, data)

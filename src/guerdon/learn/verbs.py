@@ -11,11 +11,12 @@ from torch import Tensor
 
 from guerdon.core import credit, kl
 from guerdon.core.place import place
+from guerdon.core.rng import Key
 from guerdon.errors import RunStopped
 from guerdon.learn import clock
 from guerdon.learn.learner import Learner
 from guerdon.policies.refs import Reference, check_step0
-from guerdon.types import Batch, Metrics, Policy, Preference, Reward, Rollout, Score
+from guerdon.types import Batch, Metrics, Policy, Preference, Prompt, Reward, Rollout, Score
 
 Credit = Callable[[Sequence[Score], Batch], Tensor]
 """Scores and their batch to advantages, `(N,)` or `(N, T)`."""
@@ -23,6 +24,20 @@ Credit = Callable[[Sequence[Score], Batch], Tensor]
 
 Pieces = Callable[[Rollout], list[str]]
 """A rollout to one text per decision, for people to read."""
+
+
+def sample(policy: Policy, prompts: Sequence[Prompt], n: int, key: Key) -> list[Rollout]:
+    """n rollouts of each prompt (`Policy.sample`), on the clock."""
+    with clock.span("sampling"):
+        rollouts = policy.sample(prompts, n, key)
+    clock.count(sampled=sum(len(r) for r in rollouts))
+    return rollouts
+
+
+def collate(policy: Policy, rollouts: Sequence[Rollout]) -> Batch:
+    """The rollouts as a batch (`Policy.collate`), on the clock."""
+    with clock.span("data"):
+        return policy.collate(rollouts)
 
 
 def values(scores: Sequence[Score]) -> Tensor:

@@ -27,7 +27,7 @@ from guerdon.core.reduce import mean, token_mean
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.learner import learner_for
-from guerdon.learn.verbs import average, judge, pieces_of, rollout_metrics, shown, values, with_adv, with_ref
+from guerdon.learn.verbs import average, collate, judge, pieces_of, rollout_metrics, sample, shown, values, with_adv, with_ref
 from guerdon.papers.grpo import clip_term
 from guerdon.policies.refs import Frozen
 from guerdon.types import Batch, Metrics, Outputs, Paper, Policy, Prompt, Recipe, Reward, Term
@@ -95,9 +95,9 @@ def build(cfg: Config, policy: Policy, prm: Policy, prompts: Sequence[Prompt], r
     cursor = Cursor(prompts, cfg.batch, key.fold("prompts"))
 
     def step(t: int) -> Metrics:
-        rollouts = policy.sample(cursor.at(t), cfg.sampling.n, key.fold("rollout", t))
+        rollouts = sample(policy, cursor.at(t), cfg.sampling.n, key.fold("rollout", t))
         scores, said = judge(reward, rollouts)
-        batch = with_ref(policy.collate(rollouts), ref)
+        batch = with_ref(collate(policy, rollouts), ref)
         outcome = values(scores).to(batch.mask.device)
         label = torch.where(outcome.isnan(), outcome, (outcome > cfg.threshold).float())
         right = group_mean(label, batch.group)

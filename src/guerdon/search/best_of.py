@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guerdon.core.rng import Key
+from guerdon.learn import clock
+from guerdon.learn.verbs import sample
 from guerdon.types import Policy, Prompt, Reward, Rollout, Score
 
 
@@ -20,8 +22,9 @@ class BestOf:
 
 def best_of(policy: Policy, prompts: Sequence[Prompt], reward: Reward, *, n: int, key: Key) -> BestOf:
     """The best of n rollouts of each prompt by a reward; abstained ones are never chosen, ties go to the first."""
-    rollouts = policy.sample(prompts, n, key)
-    scores = reward(rollouts)
+    rollouts = sample(policy, prompts, n, key)
+    with clock.span("rewards"):
+        scores = reward(rollouts)
     best: dict[int, tuple[float, Rollout]] = {}
     for rollout, score in zip(rollouts, scores, strict=True):
         if score.value == score.value and (rollout.group not in best or score.value > best[rollout.group][0]):
