@@ -16,6 +16,7 @@ from torch import Tensor
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped, UserError, nearest
 from guerdon.policies.codec import Codec, completion_text
+from guerdon.policies.compute import Compute, in_float32
 from guerdon.policies.head import plain
 from guerdon.policies.loading import PROBE, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter
@@ -39,7 +40,8 @@ class Scorer(Network):
     A completion that was cut at its length limit is read as if it ended there.
 
     layout: "padded" (to the right), "left" or "packed"; all give the same scores. rows: texts in one pass of `score`.
-    mean, std: the normaliser of `score`; `forward` gives raw scores.
+    mean, std: the normaliser of `score`; `forward` gives raw scores. compute, checkpoint_activations: of `forward` (see `Network`);
+    the head itself and `score` stay float32.
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ("score",)
@@ -56,6 +58,8 @@ class Scorer(Network):
         rows: int = 64,
         mean: float = 0.0,
         std: float = 1.0,
+        compute: Compute = "float32",
+        checkpoint_activations: bool = False,
     ) -> None:
         if layout not in ("padded", "left", "packed"):
             raise UserError(f"unknown layout {layout!r}", hint=nearest(str(layout), ("padded", "left", "packed")))
@@ -66,7 +70,7 @@ class Scorer(Network):
             raise UserError(
                 f"{name or 'the model'} gives {labels} numbers a text, a reward model gives 1", hint="load a model with num_labels=1"
             )
-        super().__init__(model, tokenizer, name=name)
+        super().__init__(model, tokenizer, name=name, compute=compute, checkpoint_activations=checkpoint_activations)
         self.codec = Codec(tokenizer, raw=raw, acts=False)
         self.causal = hasattr(plain(model), "score")
         if layout != "padded" and not self.causal:
@@ -183,11 +187,14 @@ class Scorer(Network):
             laid = lay_texts(ids, length, self.layout)
             given = {"attention_mask": laid.mask} if laid.mask is not None else {}
             states = self.states(input_ids=laid.ids, position_ids=laid.position, **given)
-            score = self.run(plain(self.model).score, states.flatten(0, 1)[laid.last])
+            with self.exactly():  # the products of a scalar head cost nothing, and three digits are too few for a reward
+                score = self.run(plain(self.model).score, states.flatten(0, 1)[laid.last].to(self.dtype))
         else:
             ids = ids[:, : int(length.max())]
             real = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
-            score = self.run(plain(self.model), input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
+            heads = [part for name, part in plain(self.model).named_modules() if name.rpartition(".")[2] in HEADS]
+            with in_float32(heads):
+                score = self.run(plain(self.model), input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
         return score[:, 0]
 
     def _segments(self, ids: Tensor) -> dict[str, Tensor]:
@@ -199,8 +206,10 @@ class Scorer(Network):
 
     @torch.no_grad()
     def score(self, rollouts: Sequence[Rollout]) -> Tensor:
-        """Normalised scores `(N,)`: `(raw - mean) / std`. No gradient."""
-        parts = [self.forward(self.collate(rollouts[a : a + self.rows])).score for a in range(0, len(rollouts), self.rows)]
+        """Normalised scores `(N,)`: `(raw - mean) / std`. No gradient. Never in bfloat16 (unless the weights are): a text scores the same
+        in any company."""
+        with self.exactly():
+            parts = [self.forward(self.collate(rollouts[a : a + self.rows])).score for a in range(0, len(rollouts), self.rows)]
         return (torch.cat([x for x in parts if x is not None]) - self.mean) / self.std if parts else torch.zeros(0)
 
     def normalise(self, rollouts: Sequence[Rollout]) -> None:
@@ -241,9 +250,10 @@ class Scorer(Network):
     @torch.no_grad()
     def _probe(self) -> Tensor:
         """Raw scores of the probes, on the CPU."""
-        score = self.forward(
-            self._batch([self._encode(p) for p in PROBES], torch.zeros(len(PROBES), dtype=torch.long, device=self.device))
-        ).score
+        with self.exactly():
+            score = self.forward(
+                self._batch([self._encode(p) for p in PROBES], torch.zeros(len(PROBES), dtype=torch.long, device=self.device))
+            ).score
         assert score is not None
         return score.cpu()
 

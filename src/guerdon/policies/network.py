@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from guerdon.policies.compute import Compute, format_of, in_bfloat16, layers, recomputed
 from guerdon.policies.head import backbone, plain
 from guerdon.policies.loading import quiet
 from guerdon.policies.lora import is_adapted, merged
@@ -20,23 +22,50 @@ class Network:
 
     version: number of updates behind the weights; whoever trains the network counts it up. on_merged: new adapters stand on an older
     one that was merged, so that the base they belong to is nowhere on disk. dropout: whether dropout is on in forward passes
-    that build a gradient; it is off everywhere else.
+    that build a gradient; it is off everywhere else. compute: number format of the matrix products in `forward`, "float32", "bfloat16" or
+    "auto"; as an attribute, the one that was chosen. Weights stay as they are. checkpoint_activations: keep only each layer's input
+    for the backward pass and compute the rest once more: much less memory, the same gradient, about a third more time.
     """
 
     SHARED: ClassVar[tuple[str, ...]] = ("tokenizer", "codec")
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "", dropout: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "",
+        dropout: bool = False,
+        compute: Compute = "float32",
+        checkpoint_activations: bool = False,
+    ) -> None:
         self.model, self.tokenizer, self.name, self.dropout = model.eval(), tokenizer, name, dropout
+        self.compute, self.checkpoint_activations = format_of(compute, model), checkpoint_activations
+        if checkpoint_activations:
+            layers(plain(model))  # there must be some
         self.version = 0
         self.on_merged = False
         self._frozen: str | None = None
 
     def run(self, module: Any, *args: Any, **inputs: Any) -> Any:
         """Call the model or a part of it as training does. Every forward pass that learns goes through here."""
-        self.model.train(self.dropout and torch.is_grad_enabled())
-        out = module(*args, **inputs)
-        self.model.eval()
-        return out
+        with ExitStack() as stack:
+            if self.compute == "bfloat16" and self.dtype == torch.float32:
+                stack.enter_context(in_bfloat16(self.device))
+            self.model.train(self.dropout and torch.is_grad_enabled())
+            stack.callback(self.model.eval)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                stack.enter_context(recomputed(layers(plain(self.model))))
+            return module(*args, **inputs)
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Inside, products are taken in the format of the weights, whatever `compute` says."""
+        compute, self.compute = self.compute, "float32"
+        try:
+            yield
+        finally:
+            self.compute = compute
 
     def states(self, **inputs: Any) -> Tensor:
         """The backbone's last hidden states `(B, S, D)`."""

@@ -158,7 +158,7 @@ def _reasons(policy: Policy, ref: Policy) -> list[str]:
     found = []
     if getattr(policy, "dropout", False):
         found.append("dropout is on in the policy's training passes")
-    for name in ("temperature", "layout"):
+    for name in ("temperature", "layout", "compute"):
         a, b = getattr(policy, name, None), getattr(ref, name, None)
         if a != b:
             found.append(f"{name}: {a} in the policy, {b} in the reference")

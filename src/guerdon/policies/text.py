@@ -18,6 +18,7 @@ from torch import Tensor
 from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
 from guerdon.policies.codec import Codec
+from guerdon.policies.compute import Compute
 from guerdon.policies.generate import Drawn, Sampler, decode, takes_positions
 from guerdon.policies.head import check_head, head_of, plain
 from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quiet
@@ -37,6 +38,7 @@ class TextPolicy(Network):
     temperature, top_p, top_k, max_new: of `sample`. max_length: most tokens of prompt and completion together (default: the
     model's own limit). layout: "padded", or "packed" for rows end to end without padding. sample_rows: completions decoded
     at a time. dropout: whether dropout is on in forward passes that build a gradient; it is off everywhere else.
+    compute, checkpoint_activations: see `Network`; `sample` does not heed them.
     version: number of updates behind the weights, written into rollouts; whoever trains the policy counts it up.
     """
 
@@ -58,12 +60,15 @@ class TextPolicy(Network):
         max_new: int = 128,
         sample_rows: int = 64,
         dropout: bool = False,
+        compute: Compute = "float32",
+        checkpoint_activations: bool = False,
     ) -> None:
         if layout not in ("padded", "packed"):
             raise UserError(f"unknown layout {layout!r}", hint=nearest(str(layout), ("padded", "packed")))
         if max_new < 1 or sample_rows < 1:
             raise UserError(f"max_new {max_new} and sample_rows {sample_rows}, expected integers >= 1")
-        super().__init__(model, tokenizer, name=name, dropout=dropout)
+        how: Any = {"dropout": dropout, "compute": compute, "checkpoint_activations": checkpoint_activations}
+        super().__init__(model, tokenizer, name=name, **how)
         self.temperature, self.top_p, self.top_k, self.max_new = temperature, top_p, top_k, max_new
         self.layout: Layout = layout
         self.sample_rows = sample_rows
@@ -266,7 +271,8 @@ class TextPolicy(Network):
         ids = torch.arange(3, 15, device=self.device).view(2, 6) % plain(self.model).config.get_text_config().vocab_size
         size = torch.tensor([3, 2], device=self.device)
         inputs = {"prompt": ids[:, :3], "prompt_len": size, "actions": ids[:, 3:], "length": size}
-        apart, together = (self._states(lay(inputs, layout)) for layout in ("padded", "packed"))
+        with self.exactly():
+            apart, together = (self._states(lay(inputs, layout)) for layout in ("padded", "packed"))
         tolerance = 1e-5 if apart.dtype == torch.float32 else 2e-2
         if not takes_positions(self.model) or float((apart - together).abs().max() / apart.abs().max()) > tolerance:
             raise UserError(
@@ -290,6 +296,7 @@ class TextPolicy(Network):
         return {
             "model": self.name,
             "architecture": type(plain(self.model)).__name__,
+            "compute": self.compute,
             "dtype": str(self.dtype).removeprefix("torch."),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable": sum(p.numel() for p in self.parameters()),
