@@ -4,15 +4,27 @@ import importlib
 import inspect
 import pkgutil
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 
 import guerdon.core
-from guerdon.core import credit, kl, preference, reward_loss, surrogate
+from guerdon.core import (
+    credit,
+    kl,
+    preference,
+    preference_free,
+    preference_lists,
+    preference_sides,
+    preference_unpaired,
+    reward_loss,
+    surrogate,
+)
 from guerdon.testing import check_credit, check_objective
 
-OBJECTIVES = ("surrogate", "preference", "reward_loss", "kl")
+PREFERENCE = ("preference", "preference_free", "preference_lists", "preference_sides", "preference_unpaired")
+OBJECTIVES = ("surrogate", *PREFERENCE, "reward_loss", "kl")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "masked": "sums and means over masks and groups",
@@ -20,14 +32,21 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "place": "spans to arrays",
     "stats": "statistics",
     "rng": "keys",
+    "ranges": "checks of settings",
     "logprob": "log-probabilities of a linear head",
 }
 HELPERS = {  # public functions of the topics above that are no objective and no estimator
     "surrogate.ratio": "a quantity to log",
     "surrogate.clip_fraction": "booleans to log",
     "preference.square_to": "makes a link; checked inside ipo",
-    "preference.kto_kl": "a constant of the batch",
     "preference.accuracy": "a quantity to log",
+    "preference.wpo_aligned": "a constant, for weights",
+    "preference.drawn": "a mask",
+    "preference_lists.rejection_sample": "indices, drawn with a generator",
+    "preference_lists.accepted": "a mask",
+    "preference_unpaired.kto_kl": "a constant of the batch",
+    "preference_unpaired.bco_shift": "state in, state out",
+    "preference_unpaired.bco_weight": "a constant, for weights",
     "kl.penalty": "a reward, without a gradient",
     "kl.adapt": "a controller: numbers in, number out",
     "credit.running_baseline": "state in, state out",
@@ -53,9 +72,24 @@ HALF = torch.full((N,), 0.5, dtype=torch.float64)
 PG = dict(args={"logp": LOGP, "old_logp": OLD, "adv": ADV}, wrt=["logp"], no_signal={"adv": ZERO})
 PAIR = dict(args={"win_logratio": WIN, "lose_logratio": LOSE}, wrt=["win_logratio", "lose_logratio"])
 TIE = {"lose_logratio": WIN, "label": HALF}
+EVEN = {"win_logratio": 0 * WIN, "lose_logratio": 0 * WIN, "win_rate": 0.5, "lose_rate": 0.5}
+MEAN, UNIFORM = -Z.abs() - 0.1, torch.rand(N, generator=DRAW, dtype=torch.float64)
+LENGTHS, DIVERGENCES = torch.tensor([3, 1, 4, 1, 5, 9]), get_args(preference.Divergence)
+MEANS = dict(args={"win_logp_mean": MEAN, "lose_logp_mean": -WIN.abs() - 0.1}, wrt=["win_logp_mean", "lose_logp_mean"])
 KL = dict(args={"logp": LOGP, "ref_logp": REF}, wrt=["logp"], no_signal={"ref_logp": LOGP})
 BT = dict(args={"chosen": WIN, "rejected": LOSE}, wrt=["chosen", "rejected"], no_signal={"weight": torch.zeros(N, dtype=torch.float64)})
 IMPLICIT = dict(args={"logp": LOGP, "ref_logp": REF, "mask": MASK}, wrt=["logp"], mask="mask")
+
+
+def means(win, lose):
+    """A pair of averages under these names."""
+    return dict(args={win: MEAN, lose: -WIN.abs()}, wrt=[win, lose])
+
+
+def with_args(*wrt, **more):
+    """A pair of log-ratios with further arguments; `wrt` names those that carry a gradient too."""
+    return {"args": {**PAIR["args"], **more}, "wrt": [*PAIR["wrt"], *wrt]}
+
 
 CASES = {
     "surrogate.reinforce": [(surrogate.reinforce, dict(args={"logp": LOGP, "adv": ADV}, wrt=["logp"], no_signal={"adv": ZERO}))],
@@ -85,22 +119,96 @@ CASES = {
     ],
     "preference.ipo": [
         (preference.ipo, {**PAIR, "no_signal": TIE}),
-        (preference.ipo, {**PAIR, "args": {**PAIR["args"], "win_len": torch.tensor([3, 1, 4, 1, 5, 9]), "lose_len": torch.full((N,), 2)}}),
+        (preference.ipo, {**PAIR, "args": {**PAIR["args"], "win_len": LENGTHS, "lose_len": torch.full((N,), 2)}}),
     ],
-    "preference.simpo": [
+    "preference.implicit_reward": [(preference.implicit_reward, dict(args={"logp_sum": WIN, "ref_logp_sum": LOSE}, wrt=["logp_sum"]))],
+    **{
+        f"preference.{fn.__name__}": [(fn, {**PAIR, "no_signal": silent})]
+        for fn, silent in (
+            (preference.cdpo, {"lose_logratio": WIN, "eps": 0.5}),
+            (preference.robust_dpo, None),
+            (preference.hinge, TIE),
+            (preference.exo, {"lose_logratio": WIN, "eps": 0.5}),
+            (preference.discopop, None),
+            (preference.f_dpo, None),
+            (preference.dpop, None),
+            (preference.dpo_shift, None),
+        )
+    },
+    "preference.f_score": [(partial(preference.f_score, divergence=d), dict(args={"logratio": Z}, wrt=["logratio"])) for d in DIVERGENCES],
+    "preference.rao_kupper": [(preference.rao_kupper, with_args(tied=DESIRED))],
+    "preference.davidson": [(preference.davidson, with_args(tied=DESIRED))],
+    "preference.odpo": [(preference.odpo, with_args(gap=Z))],
+    "preference.r_dpo": [(preference.r_dpo, with_args(win_len=LENGTHS, lose_len=LENGTHS.flip(0)))],
+    "preference.ln_dpo": [(preference.ln_dpo, means("win_logratio_mean", "lose_logratio_mean"))],
+    "preference.wpo": [(preference.wpo, {**with_args(win_aligned=Z, lose_aligned=-Z.abs()), "no_signal": {"win_aligned": Z - 1e4}})],
+    "preference.beta_dpo": [  # beta' is a constant that moves with the margins
+        (partial(preference.beta_dpo, mean=0.1, std=1.0), {**with_args(uniform=UNIFORM), "gradcheck": False, "row_wise": False})
+    ],
+    "preference.tdpo1": [(preference.tdpo1, with_args("win_kl", "lose_kl", win_kl=Z.abs(), lose_kl=Z.square()))],
+    "preference.tdpo2": [(preference.tdpo2, with_args("lose_kl", win_kl=Z.abs(), lose_kl=Z.square()))],
+    "preference.ld_sum": [
+        (preference.ld_sum, dict(args={"x": LOGP, "mask": MASK, "shared": LENGTHS}, wrt=["x"], mask="mask", shape=(N,))),
+    ],
+    "preference_free.slic": [(preference_free.slic, means("win_logp", "lose_logp"))],
+    "preference_free.cpo": [(preference_free.cpo, means("win_logp", "lose_logp"))],
+    "preference_free.log_odds": [(preference_free.log_odds, dict(args={"logp_mean": MEAN}, wrt=["logp_mean"]))],
+    "preference_free.orpo": [(preference_free.orpo, MEANS)],
+    "preference_free.simpo": [(preference_free.simpo, {**MEANS, "no_signal": {"lose_logp_mean": MEAN, "label": HALF, "gamma": 0.0}})],
+    "preference_free.alphapo": [(partial(preference_free.alphapo, alpha=a), MEANS) for a in (0.25, -0.5, 0)],
+    "preference_free.simper": [(preference_free.simper, MEANS)],
+    **{
+        f"preference_sides.{fn.__name__}": [(fn, {**PAIR, "row_wise": fn is not preference_sides.aot_unpaired})]
+        for fn in (
+            preference_sides.nca_pair,
+            preference_sides.bco_pair,
+            preference_sides.apo_zero,
+            preference_sides.apo_down,
+            preference_sides.aot_unpaired,
+        )
+    },
+    "preference_sides.sppo": [(partial(preference_sides.sppo, eta=10), {**PAIR, "no_signal": EVEN})],
+    "preference_sides.cal_dpo": [(partial(preference_sides.cal_dpo, beta=0.5), PAIR)],
+    "preference_sides.rpo": [(preference_sides.rpo, with_args(win_logp_mean=MEAN))],
+    "preference_sides.mpo": [(preference_sides.mpo, with_args(win_logp_mean=MEAN))],
+    "preference_sides.xpo": [(preference_sides.xpo, with_args("explored_logp", explored_logp=Z))],
+    "preference_sides.selm": [(preference_sides.selm, with_args("explored_logratio", explored_logratio=Z))],
+    "preference_sides.aot": [
         (
-            preference.simpo,
+            preference_sides.aot,
             dict(
-                args={"win_logp_mean": WIN, "lose_logp_mean": LOSE},
-                wrt=["win_logp_mean", "lose_logp_mean"],
-                no_signal={"lose_logp_mean": WIN, "label": HALF, "gamma": 0.0},
+                args=dict(win_logp=WIN, lose_logp=LOSE, win_ref_logp=Z, lose_ref_logp=MEAN), wrt=["win_logp", "lose_logp"], row_wise=False
             ),
         )
     ],
-    "preference.kto": [
-        (partial(preference.kto, lambda_u=1.5), dict(args={"logratio": Z, "desirable": DESIRED, "kl": 0.1}, wrt=["logratio"]))
+    "preference_sides.nash_md": [
+        (
+            preference_sides.nash_md,
+            dict(args={"logp": WIN, "logratio": Z, "preferred": LABEL}, wrt=["logp"], no_signal={"logratio": 0 * Z, "preferred": HALF}),
+        )
     ],
-    "preference.implicit_reward": [(preference.implicit_reward, dict(args={"logp_sum": WIN, "ref_logp_sum": LOSE}, wrt=["logp_sum"]))],
+    **{
+        f"preference_lists.{fn.__name__}": [
+            (fn, dict(args={name: LOGP, "score": REF, "mask": MASK}, wrt=[name], mask="mask", shape=(N,), no_signal={"mask": MASK & False}))
+        ]
+        for name, fns in (
+            ("logp_mean", (preference_lists.rrhf, preference_lists.pro)),
+            ("logratio", (preference_lists.infonca, preference_lists.nca, preference_lists.exo_list, preference_lists.plackett_luce)),
+        )
+        for fn in fns
+    },
+    "preference_unpaired.kto": [
+        (
+            partial(preference_unpaired.kto, lambda_u=1.5),
+            dict(args={"logratio": Z, "desirable": DESIRED, "kl": 0.1}, wrt=["logratio"], no_signal={"lambda_d": 0.0, "lambda_u": 0.0}),
+        )
+    ],
+    "preference_unpaired.apo_zero_unpaired": [
+        (preference_unpaired.apo_zero_unpaired, dict(args={"logratio": Z, "desirable": DESIRED}, wrt=["logratio"]))
+    ],
+    "preference_unpaired.bco": [
+        (partial(preference_unpaired.bco, delta=0.1), dict(args={"logratio": Z, "desirable": DESIRED}, wrt=["logratio"]))
+    ],
     "reward_loss.bradley_terry": [
         (reward_loss.bradley_terry, BT),
         (reward_loss.bradley_terry, {**BT, "args": {**BT["args"], "margin": Z.abs(), "label": LABEL}}),
