@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guerdon import domains, settings
+from guerdon.allocator import keep_memory
 from guerdon.catalog import Method, load
 from guerdon.config import BUILT_IN, Run
 from guerdon.errors import UserError
@@ -224,6 +225,8 @@ def start(prepared: Prepared, out: Path, *, sinks: Sequence[Sink] = (), profile:
     from guerdon.learn.trackers import open_trackers
 
     group: Run = prepared.cfg.run
+    if group.keep_memory:
+        keep_memory()
     trackers = open_trackers(group.trackers, out, name=out.name, config=prepared.config)
     made = recipe(prepared)
     for sink in sinks:

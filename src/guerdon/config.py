@@ -108,7 +108,12 @@ class Run(Checked):
     steps: int | None = knob(None, "updates to make; none: the method's own number", unit="steps", at_least=1)
     save_every: int | None = knob(None, "steps between checkpoints; none: a tenth of the run", unit="steps", at_least=1)
     device: Literal["auto", "cpu", "cuda"] = knob("auto", "where text models run; auto: a GPU when there is one")
-    dtype: Literal["float32", "bfloat16"] = knob("float32", "number format of text models")
+    dtype: Literal["float32", "bfloat16"] = knob("float32", "number format of the weights of text models")
+    compute: Literal["auto", "float32", "bfloat16"] = knob(
+        "auto", "number format of their matrix products in learning; auto: bfloat16 where the hardware is fast at it"
+    )
+    checkpoint_activations: bool = knob(False, "compute each layer a second time in the backward pass: less memory, a third more time")
+    keep_memory: bool = knob(True, "hold on to freed memory between steps (Linux with glibc): faster, given back at the end")
     trackers: tuple[str, ...] = knob((), "also log to: tensorboard, wandb, mlflow, trackio (separated by commas)")
 
 

@@ -142,11 +142,12 @@ def lora(cfg: Any, key: Any) -> dict[str, Any]:
 
 
 def place(cfg: Any) -> dict[str, Any]:
-    """Device and number format."""
+    """Device, number formats and memory."""
     import torch
 
-    run = getattr(cfg, "run", Run())
-    return {"device": device(run.device, torch.cuda.is_available()), "dtype": run.dtype}
+    run = getattr(cfg, "run", Run(compute="float32"))
+    where = {"device": device(run.device, torch.cuda.is_available()), "dtype": run.dtype}
+    return where | {name: getattr(run, name) for name in ("compute", "checkpoint_activations")}
 
 
 def device(asked: str, gpu: bool) -> str:

@@ -17,7 +17,7 @@ RANK = {
     part: rank
     for rank, parts in enumerate(
         (
-            "errors _need __init__",
+            "errors _need allocator __init__",
             "core config settings catalog",  # the catalog reads names and cards from source text
             "types",
             "rewards policies data envs",
