@@ -99,25 +99,30 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def recomputed(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, these layers keep only their inputs; the backward pass computes the rest once more, under the same conditions."""
+def recomputed(modules: Iterable[nn.Module], *conditions: Callable[[], contextlib.AbstractContextManager[Any]]) -> Iterator[None]:
+    """Inside, these layers keep only their inputs; the backward pass computes the rest once more.
+
+    conditions: contexts to enter around each second time, long after those of the forward pass have ended. Train mode and random
+    numbers are brought back anyway.
+    """
 
     def twice(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         training = module.training
 
         @contextlib.contextmanager
-        def same() -> Iterator[None]:  # the model may be back in eval mode by then, and autocast's own part is restored by torch
-            wide = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        def again() -> Iterator[None]:
             now = module.training
             module.train(training)
             try:
-                with WideAttention() if wide else contextlib.nullcontext():
+                with contextlib.ExitStack() as stack:
+                    for condition in conditions:
+                        stack.enter_context(condition())
                     yield
             finally:
                 module.train(now)
 
         return partial(
-            checkpoint, forward, use_reentrant=False, preserve_rng_state=training, context_fn=lambda: (contextlib.nullcontext(), same())
+            checkpoint, forward, use_reentrant=False, preserve_rng_state=training, context_fn=lambda: (contextlib.nullcontext(), again())
         )
 
     with _instead(modules, twice):
