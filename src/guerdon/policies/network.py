@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from guerdon.policies.attention import attention, no_mask
 from guerdon.policies.compute import Compute, format_of, in_bfloat16, layers, recomputed
 from guerdon.policies.head import backbone, plain
 from guerdon.policies.loading import quiet
 from guerdon.policies.lora import is_adapted, merged
+from guerdon.policies.tree import Tree
 from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
 
 
@@ -49,13 +52,15 @@ class Network:
 
     def run(self, module: Any, *args: Any, **inputs: Any) -> Any:
         """Call the model or a part of it as training does. Every forward pass that learns goes through here."""
+        cast = self.compute == "bfloat16" and self.dtype == torch.float32
+        products: Callable[[], AbstractContextManager[None]] = partial(in_bfloat16, self.device) if cast else nullcontext
         with ExitStack() as stack:
-            if self.compute == "bfloat16" and self.dtype == torch.float32:
-                stack.enter_context(in_bfloat16(self.device))
+            stack.enter_context(products())
             self.model.train(self.dropout and torch.is_grad_enabled())
             stack.callback(self.model.eval)
             if self.checkpoint_activations and torch.is_grad_enabled():
-                stack.enter_context(recomputed(layers(plain(self.model))))
+                seen = backbone(self.model).config.get_text_config()._attn_implementation
+                stack.enter_context(recomputed(layers(plain(self.model)), products, partial(attention, self.model, seen)))
             return module(*args, **inputs)
 
     @contextmanager
@@ -67,9 +72,13 @@ class Network:
         finally:
             self.compute = compute
 
-    def states(self, **inputs: Any) -> Tensor:
-        """The backbone's last hidden states `(B, S, D)`."""
-        return self.run(backbone(self.model), use_cache=False, **inputs).last_hidden_state
+    def states(self, tree: Tree | None = None, **inputs: Any) -> Tensor:
+        """The backbone's last hidden states `(B, S, D)`. tree: what the tokens of the one row see; None: the model's own attention."""
+        body = backbone(self.model)
+        if tree is None:
+            return self.run(body, use_cache=False, **inputs).last_hidden_state
+        with attention(self.model):
+            return self.run(body, use_cache=False, tree=tree, attention_mask=no_mask(self.device), **inputs).last_hidden_state
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """The trainable ones, in the model's order."""

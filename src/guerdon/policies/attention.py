@@ -1,0 +1,94 @@
+"""Tree attention as an attention implementation of transformers, switched on around a forward pass.
+
+The tree travels as the keyword argument `tree` of the model's forward, which transformers hands down to every attention layer. Nothing is
+built from it but the calls of `tree_attention.py`: there is no mask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guerdon.policies.head import backbone
+from guerdon.policies.tree import Tree
+from guerdon.policies.tree_attention import attend
+
+NAME = "guerdon_tree"
+
+
+class Unsupported(Exception):
+    """The model's attention is of a kind that cannot be served."""
+
+
+def tree_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree: Tree | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    is_causal: bool | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query `(1, H, S, D)`, key and value `(1, K, S, D)` to `(1, S, H, D)`, in the form that transformers asks for."""
+    if tree is None:
+        raise Unsupported("the model does not hand the tree down to its attention")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    odd = {"dropout": dropout > 0, "softcap": softcap is not None, "sinks": s_aux is not None, "no causal order": not causal}
+    odd["other shapes"] = query.shape[0] != 1 or query.shape[-2:] != (len(tree), key.shape[-1]) or key.shape != value.shape
+    if any(odd.values()):
+        raise Unsupported(f"attention with {', '.join(k for k, v in odd.items() if v)}")
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (x.to(dtype) for x in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.device.type != "cpu":
+        from guerdon.policies.flex import flex_tree
+
+        return flex_tree(query, key, value, tree, sliding_window, scale).transpose(1, 2), None
+    q, k, v = (x[0].transpose(0, 1).unflatten(1, (key.shape[1], -1)) for x in (query, key, value))
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    return attend(q, k, v, tree, scale, sliding_window).flatten(1, 2)[None], None
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """Given as `attention_mask`: transformers leaves a mask of four dimensions alone, and any attention but ours fails on this one.
+    Silence would be worse: a layer recomputed under another attention would give a wrong gradient."""
+    return torch.empty(1, 1, 0, 0, device=device)
+
+
+@contextlib.contextmanager
+def attention(model: Any, name: str = NAME) -> Iterator[None]:
+    """The model with another attention implementation, inside."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, tree_attention)
+    config = backbone(model).config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def checkpoint_contexts(model: Any) -> Callable[[], tuple[Any, Any]]:
+    """`context_fn` for `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)` around the model's layers.
+
+    The backward pass recomputes a layer long after the forward pass has switched its attention back: this switches it on again.
+    """
+
+    def contexts() -> tuple[Any, Any]:
+        return contextlib.nullcontext(), attention(model, backbone(model).config.get_text_config()._attn_implementation)
+
+    return contexts

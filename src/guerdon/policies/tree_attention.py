@@ -1,0 +1,223 @@
+"""Attention over a tree on CPU: exact, without a mask and without copies of a shared prompt.
+
+Each token attends causally to its own segment, and fully to the segments above it. The parts are separate flash calls; the results of a
+softmax over disjoint sets of keys merge by their log-sum-exps: with `w = sigmoid(lse2 - lse1)`, `out = (1 - w) out1 + w out2` and
+`lse = logaddexp(lse1, lse2)`. The flash backward of each part, given the merged `out` and `lse`, is the exact gradient through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from guerdon.policies.tree import Tree
+
+CALL = 2048
+"""What one more kernel call costs, in pairs of a query and a key: decides which segments are padded to one length."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One kernel call: B blocks of Lq queries, each against its block of Lk keys.
+
+    query, key: one block as a slice of slots, or B blocks as slots `(B, L)`, the short ones filled up with their last slot; no real
+    query sees filling, since it stands behind, under a causal mask. real: which of the `B * L` are no filling; None: all.
+    mask: `(Lq, Lk)`, True where a window lets a query see a key; None: everywhere.
+    """
+
+    query: slice | Tensor
+    key: slice | Tensor
+    causal: bool
+    real: Tensor | None = None
+    mask: Tensor | None = None
+
+    def take(self, x: Tensor, where: slice | Tensor) -> Tensor:
+        """`(S, ...)` to blocks `(B, L, ...)`."""
+        return x[where][None] if isinstance(where, slice) else x.index_select(0, where.flatten()).unflatten(0, where.shape)
+
+    def take_grad(self, grad: Tensor) -> Tensor:
+        """Gradients of the queries' outputs `(B, Lq, ...)`, 0 at filling."""
+        if self.real is None or isinstance(self.query, slice):
+            return self.take(grad, self.query)
+        blocks = grad.new_zeros(self.query.numel(), *grad.shape[1:])
+        return blocks.index_copy_(0, self.real, grad.index_select(0, self._slots)).unflatten(0, self.query.shape)
+
+    def put(self, total: Tensor, found: Tensor) -> None:
+        """Write blocks `(B, Lq, ...)` of the queries back to their slots in `total (S, ...)`."""
+        if isinstance(self.query, slice):
+            total[self.query] = found[0]
+        else:
+            flat = found.to(total.dtype).flatten(0, 1)
+            total.index_copy_(0, self._slots, flat if self.real is None else flat.index_select(0, self.real))
+
+    @cached_property
+    def _slots(self) -> Tensor:
+        assert isinstance(self.query, Tensor)
+        return self.query.flatten() if self.real is None else self.query.flatten()[self.real]
+
+    def bias(self, dtype: torch.dtype) -> Tensor | None:
+        return None if self.mask is None else torch.zeros(self.mask.shape, dtype=dtype).masked_fill(~self.mask, -torch.inf)[None, None]
+
+
+def parts_of(tree: Tree, window: int | None = None) -> tuple[list[Part], list[Part]]:
+    """The parts of a tree: every slot is a query in exactly one of the first (own segments), and in one of the second for each segment
+    above its own. window: only the last so many positions are seen. Worked out once for each tree and window."""
+    if window not in tree.plans:
+        tree.plans[window] = list(_own(tree, window)), list(_above(tree, window))
+    return tree.plans[window]
+
+
+def _own(tree: Tree, window: int | None) -> Iterator[Part]:
+    sizes = np.array([s.stop - s.start for s in tree.segments])
+    for group in like_lengths(sizes):
+        longest = int(sizes[group].max())
+        mask = None
+        if window is not None and longest > window:
+            mask = torch.ones(longest, longest, dtype=torch.bool, device=tree.ids.device).triu(1 - window)
+        if len(group) == 1:
+            s = tree.segments[group[0]]
+            yield Part(slice(s.start, s.stop), slice(s.start, s.stop), True, mask=mask)
+            continue
+        start = torch.tensor([tree.segments[i].start for i in group], device=tree.ids.device)
+        size = torch.from_numpy(sizes[group]).to(tree.ids.device)[:, None]
+        step = torch.arange(longest, device=tree.ids.device)
+        block = start[:, None] + torch.minimum(step, size - 1)
+        real = None if int(size.min()) == longest else (step < size).flatten().nonzero()[:, 0]
+        yield Part(block, block, True, real, mask)
+
+
+def _above(tree: Tree, window: int | None) -> Iterator[Part]:
+    for s in tree.segments:
+        if s.end == s.stop:
+            continue
+        query, first = slice(s.stop, s.end), s.start
+        mask = None
+        if window is not None:
+            position = tree.position[query]
+            first = max(first, int(position.min()) + 1 - window - s.position + s.start)
+            if first >= s.stop:
+                continue
+            if int(position.max()) - int(tree.position[first]) >= window:
+                mask = position[:, None] - tree.position[first : s.stop] < window
+        yield Part(query, slice(first, s.stop), False, mask=mask)
+
+
+def like_lengths(sizes: np.ndarray, call: int = CALL) -> list[list[int]]:
+    """The cheapest grouping of segments for calls padded to the longest of each: cost `call + n longest^2` a group."""
+    order = np.argsort(-sizes, kind="stable")
+    length, first = np.unique(-sizes[order], return_index=True)  # longest first
+    area, first = length.astype(float) ** 2, np.append(first, len(order))
+    best, cut = np.zeros(len(first)), np.zeros(len(first), dtype=int)
+    for i in range(1, len(first)):  # best[i]: cost of the i longest lengths; their last group begins at length cut[i]
+        cost = best[:i] + call + (first[i] - first[:i]) * area[:i]
+        cut[i] = cost.argmin()
+        best[i] = cost[cut[i]]
+    groups, i = [], len(length)
+    while i:
+        groups.append(sorted(order[first[cut[i]] : first[i]].tolist()))
+        i = int(cut[i])
+    return groups[::-1]
+
+
+_flash: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def attend(
+    query: Float[Tensor, "S K R D"],
+    key: Float[Tensor, "S K 1 D"],
+    value: Float[Tensor, "S K 1 D"],
+    tree: Tree,
+    scale: float,
+    window: int | None = None,
+) -> Float[Tensor, "S K R D"]:
+    """`softmax(scale q . k) v` over the slots that each slot of the tree sees.
+
+    K key heads, each shared by R query heads. window: only the last so many positions are seen. Rounding apart, the gradient is exact,
+    also where the inputs are bfloat16: its backward is done in float32.
+    """
+    return _Attend.apply(query, key, value, tree, scale, window)  # type: ignore[return-value]
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
+        own, above = parts_of(tree, window)
+        wide = torch.promote_types(query.dtype, torch.float32)
+        # Partial results are merged in float32, so that bfloat16 rounds only once more.
+        out = torch.empty(query.shape, dtype=wide if above else query.dtype)
+        lse = torch.empty((*query.shape[:3], 1), dtype=wide)
+        for part in own:
+            for total, found in zip((out, lse), _forward(part, query, key, value, scale), strict=True):
+                part.put(total, found)
+        for part in above:
+            found, weight = _forward(part, query, key, value, scale)
+            here = lse[part.query]
+            out[part.query].lerp_(found[0].to(wide), torch.sigmoid(weight[0] - here))
+            torch.logaddexp(here, weight[0], out=here)
+        out = out.to(query.dtype)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.tree, ctx.window, ctx.scale = tree, window, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, out, lse = ctx.saved_tensors
+        dtype = query.dtype
+        if dtype == torch.bfloat16:  # whose backward kernel is several times slower than float32's
+            query, key, value, out, grad = (x.float() for x in (query, key, value, out, grad))
+        grad = grad.contiguous()
+        own, above = parts_of(ctx.tree, ctx.window)
+        totals = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        for part in own:
+            for total, found in zip(totals, _backward(part, grad, query, key, value, out, lse, ctx.scale), strict=True):
+                part.put(total, found)
+        for part in above:
+            dq, dk, dv = _backward(part, grad, query, key, value, out, lse, ctx.scale)
+            for total, where, found in zip(totals, (part.query, part.key, part.key), (dq, dk, dv), strict=True):
+                total[where] += found[0]
+        return *(x.to(dtype) for x in totals), None, None, None
+
+
+def _forward(part: Part, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Output `(B, Lq, K, R, D)` and log-sum-exp `(B, Lq, K, R, 1)` of one part."""
+    q = part.take(query, part.query)
+    k, v = (part.take(x, part.key).expand(-1, -1, -1, q.shape[3], -1) for x in (key, value))
+    out, lse = _flash(*map(_to_kernel, (q, k, v)), is_causal=part.causal, scale=scale, attn_mask=part.bias(q.dtype))
+    if part.mask is not None:
+        lse = lse.masked_fill(~part.mask.any(1), -torch.inf)
+    return _from_kernel(out, q.shape), _from_kernel(lse[..., None], q.shape)
+
+
+def _backward(
+    part: Part, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a part's queries `(B, Lq, K, R, D)`, keys and values `(B, Lk, K, 1, D)`, given the merged `out` and `lse`."""
+    g, q, o, z = part.take_grad(grad), *(part.take(x, part.query) for x in (query, out, lse))
+    k, v = (part.take(x, part.key).expand(-1, -1, -1, q.shape[3], -1) for x in (key, value))
+    g, q, k, v, o, z = map(_to_kernel, (g, q, k, v, o, z))
+    dq, dk, dv = _flash_backward(g, q, k, v, o, z[..., 0], 0.0, part.causal, attn_mask=part.bias(q.dtype), scale=scale)
+    shape = part.take(query, part.query).shape
+    dk, dv = (_from_kernel(x, shape).sum(3, keepdim=True) for x in (dk, dv))
+    return _from_kernel(dq, shape), dk, dv
+
+
+def _to_kernel(x: Tensor) -> Tensor:
+    """`(B, L, K, R, D)` as the kernel's batch, heads, length, width. One block takes K as the batch, so that keys shared by R heads need
+    no copy."""
+    x = x.movedim(1, 3)
+    return x[0] if len(x) == 1 else x.flatten(1, 2)
+
+
+def _from_kernel(x: Tensor, shape: torch.Size) -> Tensor:
+    x = x[None] if shape[0] == 1 else x.unflatten(1, shape[2:4])
+    return x.movedim(3, 1)
