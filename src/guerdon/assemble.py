@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from guerdon import domains, settings
 from guerdon.allocator import keep_memory
 from guerdon.catalog import Method, load
-from guerdon.config import BUILT_IN, Run
+from guerdon.config import BUILT_IN, Run, run_of
 from guerdon.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ def configure(name: str, values: Mapping[str, Any], *, file: Path | str | None =
 def anchored(cfg: Any) -> Any:
     """The config with absolute paths to local files and folders, so that the run can go on from any other folder."""
     values = {name: getattr(cfg, name) for name in ("model", "data", "reward") if isinstance(getattr(cfg, name, None), (str, tuple))}
-    return dataclasses.replace(cfg, **{k: absolute(v) if isinstance(v, str) else tuple(map(absolute, v)) for k, v in values.items()})
+    changes: dict[str, Any] = {k: absolute(v) if isinstance(v, str) else tuple(map(absolute, v)) for k, v in values.items()}
+    if (where := run_of(cfg).ref_cache) not in ("auto", "on", "off"):
+        changes["run"] = dataclasses.replace(run_of(cfg), ref_cache=str(Path(where).expanduser().absolute()))
+    return dataclasses.replace(cfg, **changes)
 
 
 def absolute(spec: str) -> str:

@@ -115,6 +115,17 @@ class Run(Checked):
     checkpoint_activations: bool = knob(False, "compute each layer a second time in the backward pass: less memory, a third more time")
     keep_memory: bool = knob(True, "hold on to freed memory between steps (Linux with glibc): faster, given back at the end")
     trackers: tuple[str, ...] = knob((), "also log to: tensorboard, wandb, mlflow, trackio (separated by commas)")
+    ref_cache: str = knob(
+        "auto",
+        "keep the reference's log-probabilities of a data set on disk: on, off, a folder, or auto: from 100 million parameters on "
+        "(results stay the same)",
+    )
+
+
+def run_of(cfg: Any) -> Run:
+    """The `run` group of a method's config; the defaults when it has none."""
+    group = getattr(cfg, "run", None)
+    return group if isinstance(group, Run) else Run()
 
 
 # ---------------------------------------------------------------- ranges

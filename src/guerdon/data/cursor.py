@@ -20,6 +20,15 @@ def _order(key: Key, epoch: int, n: int) -> tuple[int, ...]:
     return tuple(key.fold("epoch", epoch).permutation(n))
 
 
+@lru_cache(maxsize=8)
+def _places(key: Key, n: int) -> tuple[int, ...]:
+    """Where each item stands in the first epoch."""
+    places = [0] * n
+    for place, item in enumerate(_order(key, 0, n)):
+        places[item] = place
+    return tuple(places)
+
+
 @dataclass(frozen=True)
 class Cursor(Generic[T]):
     """Shuffled batches of `items`, forever.
@@ -57,6 +66,11 @@ class Cursor(Generic[T]):
     def at(self, step: int) -> list[T]:
         """The batch of `step` (0-based)."""
         return [self.items[i] for i in self.index_at(step)]
+
+    def first_at(self, step: int) -> list[int]:
+        """The steps at which the items of the batch of `step` came for the first time, in order; at most `step` itself."""
+        places = _places(self.key, len(self.items))
+        return sorted({places[i] // self.batch for i in self.index_at(step)})
 
     def epoch_at(self, step: int) -> int:
         """The epoch (0-based) in which the batch of `step` begins."""

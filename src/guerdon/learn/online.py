@@ -10,6 +10,7 @@ import torch
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
+from guerdon.learn import clock
 from guerdon.learn.learner import DRIFT, Learner
 from guerdon.learn.verbs import Credit, average, collate, judge, pieces_of, rollout_metrics, sample, with_adv, with_ref
 from guerdon.policies.refs import Reference, check_step0
@@ -54,7 +55,8 @@ def online(
         data = collate(policy, rollouts)
         if ref is not None:
             if learner.updates == 0:
-                check_step0(policy, ref, data)
+                with clock.span("reference"):
+                    check_step0(policy, ref, data)
             data = with_ref(data, ref)
         metrics = rollout_metrics(rollouts, scores, data, pieces_of(policy)) | said
         data = with_adv(data, credit(scores, data))

@@ -72,7 +72,8 @@ def update_with_ref(learner: Learner, batch: Batch, ref: Reference | None) -> Me
     if ref is None:
         return learner.update(batch)
     if learner.updates == 0:
-        check_step0(learner.policy, ref, batch)
+        with clock.span("reference"):
+            check_step0(learner.policy, ref, batch)
     metrics = learner.update(with_ref(batch, ref))
     ref.tick(learner.updates)
     return metrics

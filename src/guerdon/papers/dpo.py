@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from guerdon.config import Checked, LoraConfig, Optim, knob
+from guerdon.config import Checked, LoraConfig, Optim, knob, run_of
 from guerdon.core import preference
 from guerdon.core.reduce import mean
 from guerdon.core.rng import Key
@@ -85,5 +85,12 @@ def build(cfg: Config, policy: Policy, pairs: Sequence[Preference], key: Key) ->
     ref = Frozen(policy)
     learner = learner_for(policy, [term(cfg.beta, cfg.label_smoothing, cfg.votes)], cfg.optim, steps)
     return offline(
-        learner=learner, items=pairs, collate=lambda items: pair_batch(policy, items), batch=cfg.batch, steps=steps, ref=ref, key=key
+        learner=learner,
+        items=pairs,
+        collate=lambda items: pair_batch(policy, items),
+        batch=cfg.batch,
+        steps=steps,
+        ref=ref,
+        ref_cache=run_of(cfg).ref_cache,
+        key=key,
     )

@@ -68,6 +68,11 @@ class Frozen(_Reader):
         super().__init__(_twin(policy)[0], rows)
 
     @property
+    def size(self) -> int:
+        """Number of parameters, shared ones included."""
+        return sum(x.numel() for x in _tensors(self.policy))
+
+    @property
     def identity(self) -> str:
         return digest((f"{i}/{name}", x) for i, module in enumerate(_modules(self.policy)) for name, x in module.state_dict().items())
 

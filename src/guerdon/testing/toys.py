@@ -31,6 +31,8 @@ class ToyPolicy(torch.nn.Module):
     temperature: of the distribution sampled from; `forward` gives log-probabilities of the same one.
     """
 
+    RECURRING = True  # a rollout gives the same row in every batch
+
     def __init__(
         self,
         letters: str = LETTERS,
