@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:            ## what can be made
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
 
-# Two stamps: the quickstart installs what it needs, development everything the tests need.
+# Stamps: the quickstart installs what it needs, development everything the tests need, the benchmark the library it compares with.
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -17,6 +17,9 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+$(VENV)/.bench: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@
 
 OUT ?= quickstart
@@ -31,8 +34,9 @@ format: $(VENV)/.dev        ## rewrite to the house style
 SEEDS ?= 0,1,2
 claims: $(VENV)/.dev        ## run every claim: make claims SEEDS=3,4,5
 	$(BIN)/python scripts/run_claims.py --seeds $(SEEDS)
-bench: $(VENV)/.dev         ## time the main pieces
-	$(BIN)/python benchmarks/steps.py
+BENCH ?=
+bench: $(VENV)/.bench       ## time it beside TRL, 25 minutes: make bench BENCH=--quick
+	$(BIN)/python -m benchmarks.run $(BENCH)
 docs: $(VENV)/.dev          ## regenerate docs/papers and docs/reference
 	$(BIN)/python scripts/make_docs.py
 clean:
