@@ -50,9 +50,9 @@ def usual(folder, scorer, rollouts, side="right"):
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3_text", "gpt2"])
-def test_a_text_scores_the_same_alone_left_right_and_packed(kind, tmp_path):
+def test_a_text_scores_the_same_alone_and_in_every_layout(kind, tmp_path):
     folder = small_model(tmp_path, kind, tokenizer=small_tokenizer(pad="<|end|>"))
-    scorers = [Scorer.load(folder, layout=layout) for layout in ("padded", "left", "packed")]
+    scorers = [Scorer.load(folder, layout=layout) for layout in ("padded", "left", "packed", "tree")]
     alone = torch.cat([raw(scorers[0], [r]) for r in ROWS])
     assert len({round(x, 3) for x in alone.tolist()}) == len(ROWS)
     for scorer in scorers:
@@ -64,7 +64,7 @@ def test_a_text_scores_the_same_alone_left_right_and_packed(kind, tmp_path):
 
 def test_gradients_do_not_depend_on_the_layout(base):
     grads = []
-    for layout in ("padded", "left", "packed"):
+    for layout in ("padded", "left", "packed", "tree"):
         scorer = Scorer.load(base, layout=layout)
         (raw(scorer, ROWS) * torch.tensor([1.0, -1.0, 0.5, 2.0])).sum().backward()
         grads.append([p.grad for p in scorer.parameters()])

@@ -133,7 +133,7 @@ def test_lagged_renews_every_so_often():
     assert not torch.equal(lagged.logp(batch), policy.forward(batch).logp)
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "tree"])
 @pytest.mark.parametrize("case", ["whole", "lora", "adapter goes on", "lora on a merged adapter"])
 def test_step0_is_exact_whatever_the_adapters(case, layout, folder, adapter):
     model = {"whole": folder, "lora": folder}.get(case, adapter)

@@ -11,6 +11,7 @@ from guerdon.testing.models import small_model, small_tokenizer
 from guerdon.types import Prompt, Rollout
 
 KINDS = ["llama", "qwen2", "gemma2", "gemma3_text", "granite", "gpt2"]
+LAYOUTS = [(kind, layout) for kind in KINDS for layout in ("padded", "packed", "tree") if kind != "gemma2" or layout == "padded"]
 PROMPTS = [
     Prompt("short", "Hi"),
     Prompt("long", "What is 12 plus 30? The answer is 42, and 4 times 7 makes"),
@@ -42,8 +43,7 @@ def stopping(tmp_path_factory):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "layout"), LAYOUTS)
 def test_sampled_logp_equals_teacher_forcing(kind, layout, temperature, folders):
     policy = TextPolicy.load(folders[kind], max_new=14, temperature=temperature, layout=layout)
     rollouts = policy.sample(PROMPTS, 3, Key(0))
@@ -73,19 +73,6 @@ def test_forward_is_the_models_own_log_softmax(kind, folders):
         torch.testing.assert_close(torch.log_softmax(out.extra["logits"][i, :n].double(), -1), logq, rtol=0, atol=1e-5)
         assert not out.logp[i, n:].any()
         assert out.extra["hidden"].shape[2] == 32
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_packed_equals_padded_in_values_and_gradients(kind, folders):
-    results = []
-    for layout in ("padded", "packed"):
-        policy = TextPolicy.load(folders[kind], layout=layout)
-        batch = policy.collate(OFFLINE)
-        out = policy.forward(batch, frozenset({"logp", "entropy"}))
-        (out.logp.sum() + 0.3 * out.entropy.sum()).backward()
-        results.append([out.logp, out.entropy, *(p.grad for p in policy.parameters())])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(a.detach().abs().max()))
 
 
 def test_micro_batches_give_the_rows_of_the_batch(folders):

@@ -7,7 +7,7 @@ built from it but the calls of `tree_attention.py`: there is no mask.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,17 +48,23 @@ def tree_attention(
     odd["other shapes"] = query.shape[0] != 1 or query.shape[-2:] != (len(tree), key.shape[-1]) or key.shape != value.shape
     if any(odd.values()):
         raise Unsupported(f"attention with {', '.join(k for k, v in odd.items() if v)}")
-    if torch.is_autocast_enabled(query.device.type):
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = (x.to(dtype) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.device.type != "cpu":
-        from guerdon.policies.flex import flex_tree
-
-        return flex_tree(query, key, value, tree, sliding_window, scale).transpose(1, 2), None
-    q, k, v = (x[0].transpose(0, 1).unflatten(1, (key.shape[1], -1)) for x in (query, key, value))
+        return _on_accelerator(query, key, value, tree, sliding_window, scale), None
+    # The CPU's bfloat16 kernel has a backward pass several times slower than float32's, and two roundings more.
+    wide = torch.promote_types(value.dtype, torch.float32)
+    q, k, v = (x[0].to(wide).transpose(0, 1).unflatten(1, (key.shape[1], -1)) for x in (query, key, value))
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    return attend(q, k, v, tree, scale, sliding_window).flatten(1, 2)[None], None
+    return attend(q, k, v, tree, scale, sliding_window).flatten(1, 2)[None].to(value.dtype), None
+
+
+def _on_accelerator(query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, scale: float) -> Tensor:
+    from guerdon.policies.flex import flex_tree
+
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in (query, key, value))
+    return flex_tree(query, key, value, tree, window, scale).transpose(1, 2)
 
 
 def no_mask(device: torch.device) -> Tensor:
@@ -80,15 +86,3 @@ def attention(model: Any, name: str = NAME) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
-
-
-def checkpoint_contexts(model: Any) -> Callable[[], tuple[Any, Any]]:
-    """`context_fn` for `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)` around the model's layers.
-
-    The backward pass recomputes a layer long after the forward pass has switched its attention back: this switches it on again.
-    """
-
-    def contexts() -> tuple[Any, Any]:
-        return contextlib.nullcontext(), attention(model, backbone(model).config.get_text_config()._attn_implementation)
-
-    return contexts

@@ -33,9 +33,9 @@ def flex_tree(query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int
     """query `(1, H, S, D)`, key and value `(1, K, S, D)` to `(1, H, S, D)`. The block mask is made once for each tree and window."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    block = ("flex", window)
-    if block not in tree.plans:
+    name = ("block mask", window)
+    if name not in tree.plans:
         size = len(tree)
-        tree.plans[block] = create_block_mask(sees(tree, window), None, None, size, size, device=query.device.type)
+        tree.plans[name] = create_block_mask(sees(tree, window), None, None, size, size, device=query.device.type)
     run = _compiled() if query.is_cuda else flex_attention
-    return run(query, key, value, block_mask=tree.plans[block], scale=scale, enable_gqa=query.shape[1] != key.shape[1])
+    return run(query, key, value, block_mask=tree.plans[name], scale=scale, enable_gqa=query.shape[1] != key.shape[1])

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guerdon.policies.head import backbone, head_of, plain
+from guerdon.policies.head import backbone, head_of, plain, takes_positions
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,3 @@ def _prefill(model: Any, prompts: Sequence[Sequence[int]], device: torch.device)
     index = torch.tensor([number[tuple(p)] for p in prompts], device=device)
     cache.reorder_cache(index)
     return hidden[index], cache, mask[index]
-
-
-def takes_positions(model: Any) -> bool:
-    """Whether the backbone takes `position_ids` (a model with ALiBi attention reads the mask in their place)."""
-    import inspect
-
-    return "position_ids" in inspect.signature(backbone(model).forward).parameters

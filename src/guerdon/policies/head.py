@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,11 @@ def plain(model: Any) -> Any:
 def backbone(model: Any) -> Any:
     """The model without its head: `backbone(ids).last_hidden_state`."""
     return plain(model).base_model
+
+
+def takes_positions(model: Any) -> bool:
+    """Whether the backbone takes `position_ids` (a model with ALiBi attention reads the mask in their place)."""
+    return "position_ids" in inspect.signature(backbone(model).forward).parameters
 
 
 def head_of(model: Any) -> Head:

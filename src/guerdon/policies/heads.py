@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from guerdon.core.rng import Key
-from guerdon.errors import RunStopped, UserError, nearest
+from guerdon.errors import RunStopped, UserError
 from guerdon.policies.codec import Codec, completion_text
 from guerdon.policies.compute import Compute, in_float32
 from guerdon.policies.head import plain
+from guerdon.policies.layout import choose
 from guerdon.policies.loading import PROBE, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter
 from guerdon.policies.network import Network
-from guerdon.policies.packing import TextLayout, buckets, lay_texts
+from guerdon.policies.packing import LAYOUTS, Layout, buckets, lay_texts
 from guerdon.types import Batch, Outputs, Prompt, Rollout
 
 HEADS = ("score", "classifier", "pre_classifier", "pooler")
@@ -39,7 +40,8 @@ class Scorer(Network):
     completion and the end-of-text token (an encoder: the pair of texts). Rollouts are read as text, never as another model's ids.
     A completion that was cut at its length limit is read as if it ended there.
 
-    layout: "padded" (to the right), "left" or "packed"; all give the same scores. rows: texts in one pass of `score`.
+    layout: one of `packing.LAYOUTS`, or "left" (padded to the left); all give the same scores. As an attribute, the one that was chosen.
+    rows: texts in one pass of `score`.
     mean, std: the normaliser of `score`; `forward` gives raw scores. compute, checkpoint_activations: of `forward` (see `Network`);
     the head itself and `score` stay float32.
     """
@@ -54,15 +56,13 @@ class Scorer(Network):
         name: str = "",
         max_length: int | None = None,
         raw: bool = False,
-        layout: TextLayout = "padded",
+        layout: str = "auto",
         rows: int = 64,
         mean: float = 0.0,
         std: float = 1.0,
         compute: Compute = "float32",
         checkpoint_activations: bool = False,
     ) -> None:
-        if layout not in ("padded", "left", "packed"):
-            raise UserError(f"unknown layout {layout!r}", hint=nearest(str(layout), ("padded", "left", "packed")))
         if not std > 0 or rows < 1:
             raise UserError(f"std {std} and rows {rows}, expected positive numbers")
         labels = plain(model).config.num_labels
@@ -73,9 +73,9 @@ class Scorer(Network):
         super().__init__(model, tokenizer, name=name, compute=compute, checkpoint_activations=checkpoint_activations)
         self.codec = Codec(tokenizer, raw=raw, acts=False)
         self.causal = hasattr(plain(model), "score")
-        if layout != "padded" and not self.causal:
+        if layout in ("left", "tree", "packed") and not self.causal:
             raise UserError(f"layout {layout!r} is for causal models", hint='use layout="padded"')
-        self.layout: TextLayout = layout
+        self.layout: Layout = choose(self, layout if self.causal or layout != "auto" else "padded", (*LAYOUTS, "left"))
         self.rows, self.mean, self.std = rows, mean, std
         own = getattr(plain(model).config.get_text_config(), "max_position_embeddings", 2**31)
         self.max_length = own if max_length is None else min(max_length, own)
@@ -177,7 +177,7 @@ class Scorer(Network):
         if unknown:
             raise UserError(f"a scorer does not give {unknown[0]!r}, only 'score'", hint="use a TextPolicy for log-probabilities")
         ids, length = batch.inputs["ids"], batch.inputs["length"]
-        groups = [torch.arange(len(length), device=length.device)] if self.layout == "packed" else buckets(length)
+        groups = buckets(length) if self.layout in ("padded", "left") else [torch.arange(len(length), device=length.device)]
         score = torch.cat([self._score(ids[rows], length[rows]) for rows in groups])[torch.argsort(torch.cat(groups))]
         return Outputs(score=score if score.dtype == torch.float64 else score.float())
 
@@ -186,7 +186,7 @@ class Scorer(Network):
         if self.causal:
             laid = lay_texts(ids, length, self.layout)
             given = {"attention_mask": laid.mask} if laid.mask is not None else {}
-            states = self.states(input_ids=laid.ids, position_ids=laid.position, **given)
+            states = self.states(laid.ids, laid.position, laid.tree, **given)
             with self.exactly():  # the products of a scalar head cost nothing, and three digits are too few for a reward
                 score = self.run(plain(self.model).score, states.flatten(0, 1)[laid.last].to(self.dtype))
         else:
@@ -273,7 +273,7 @@ class Scorer(Network):
         gap = float((again._probe() - self._probe()).abs().max())
         same = (
             self.device.type == "cpu"
-            and self.layout == "padded"
+            and self.layout == again.layout
             and not is_adapted(self.model)
             and (again.mean, again.std) == (self.mean, self.std)
         )

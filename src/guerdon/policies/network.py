@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from guerdon.policies.attention import attention, no_mask
 from guerdon.policies.compute import Compute, format_of, in_bfloat16, layers, recomputed
-from guerdon.policies.head import backbone, plain
+from guerdon.policies.head import backbone, plain, takes_positions
 from guerdon.policies.loading import quiet
 from guerdon.policies.lora import is_adapted, merged
 from guerdon.policies.tree import Tree
@@ -72,13 +73,15 @@ class Network:
         finally:
             self.compute = compute
 
-    def states(self, tree: Tree | None = None, **inputs: Any) -> Tensor:
+    def states(self, ids: Int[Tensor, "B S"], position: Int[Tensor, "B S"], tree: Tree | None = None, **more: Any) -> Tensor:
         """The backbone's last hidden states `(B, S, D)`. tree: what the tokens of the one row see; None: the model's own attention."""
-        body = backbone(self.model)
+        inputs = {"input_ids": ids, "use_cache": False, **more}
+        if takes_positions(self.model):
+            inputs["position_ids"] = position
         if tree is None:
-            return self.run(body, use_cache=False, **inputs).last_hidden_state
+            return self.run(backbone(self.model), **inputs).last_hidden_state
         with attention(self.model):
-            return self.run(body, use_cache=False, tree=tree, attention_mask=no_mask(self.device), **inputs).last_hidden_state
+            return self.run(backbone(self.model), tree=tree, attention_mask=no_mask(self.device), **inputs).last_hidden_state
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """The trainable ones, in the model's order."""

@@ -1,4 +1,4 @@
-"""Rows of a text batch laid out for the model: padded to the right, or end to end in one row. Both give the same numbers."""
+"""Rows of a text batch laid out for the model: end to end in one row, shared beginnings once, or padded. All give the same numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Layout = Literal["padded", "packed"]
-TextLayout = Literal["padded", "left", "packed"]
+from guerdon.policies.tree import LEAST, Tree, grow
+
+Layout = Literal["tree", "packed", "padded", "left"]
+LAYOUTS = ("auto", "tree", "packed", "padded")
+"""tree: rows end to end, a beginning that rows share once. packed: rows end to end. padded: rows of like lengths, filled up to the
+right. auto: tree where the model can be served, else padded. All give the same numbers."""
 
 
 def buckets(length: Int[Tensor, " N"], *, waste: float = 1.25, least: int = 8) -> list[Int[Tensor, " M"]]:
@@ -33,20 +37,22 @@ def buckets(length: Int[Tensor, " N"], *, waste: float = 1.25, least: int = 8) -
 
 class Laid(NamedTuple):
     """ids, position: `(B, S)` for the model. state: `(M,)` index into the flattened `(B * S)` hidden states, one for each decision,
-    row by row: the state *before* the decision. target: `(M,)` the chosen ids. taken: `(N, T)`, where the M decisions stand."""
+    row by row: the state *before* the decision. target: `(M,)` the chosen ids. taken: `(N, T)`, where the M decisions stand.
+    tree: what the tokens of the one row see; None: rows stand apart."""
 
     ids: Int[Tensor, "B S"]
     position: Int[Tensor, "B S"]
     state: Int[Tensor, " M"]
     target: Int[Tensor, " M"]
     taken: Bool[Tensor, "N T"]
+    tree: Tree | None
 
 
 def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
     """Prompt and completion of each row in a line; the last completion token is left out, since nothing follows it.
 
     Lengths say what is real; ids are never compared with a padding id. Padding stands to the right, where causal attention never
-    looks, so a padded batch needs no mask. Packed rows restart their positions at 0, which is how the model tells them apart.
+    looks, so a padded batch needs no mask. In a tree, rows without decisions have no tokens (unless no row has any).
     """
     prompt, prompt_len, actions, length = (inputs[k] for k in ("prompt", "prompt_len", "actions", "length"))
     total = prompt_len + (length - 1).clamp(min=0)
@@ -61,32 +67,40 @@ def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
     ids = ids.masked_fill(~real, 0)
     taken = torch.arange(actions.shape[1], device=prompt.device) < length[:, None]
     step = torch.arange(actions.shape[1], device=prompt.device)
-    if layout == "packed":
-        offset = (total.cumsum(0) - total)[:, None]
-        ids, place = ids[real][None], place[real][None]
-    else:
+    before = start - 1 + step
+    if layout == "padded":
         offset = torch.arange(len(total), device=prompt.device)[:, None] * ids.shape[1]
-    return Laid(ids, place, (offset + start - 1 + step)[taken], actions[taken], taken)
+        return Laid(ids, place, (offset + before)[taken], actions[taken], taken, None)
+    tree, slots = _tree(ids, total * taken.any(1) if bool(taken.any()) else total, layout)
+    state = slots.gather(1, before.clamp(max=slots.shape[1] - 1))[taken]
+    return Laid(tree.ids[None], tree.position[None], state, actions[taken], taken, tree)
+
+
+def _tree(ids: Tensor, length: Tensor, layout: Layout) -> tuple[Tree, Tensor]:
+    return grow(ids, length, least=LEAST if layout == "tree" else None)
 
 
 class LaidTexts(NamedTuple):
-    """ids, position: `(B, S)`. last: `(N,)` index of each text's last token in the flattened states. mask: None where none is needed."""
+    """ids, position: `(B, S)`. last: `(N,)` index of each text's last token in the flattened states. mask: None where none is needed.
+    tree: what the tokens of the one row see; None: texts stand apart."""
 
     ids: Int[Tensor, "B S"]
     position: Int[Tensor, "B S"]
     last: Int[Tensor, " N"]
     mask: Int[Tensor, "B S"] | None
+    tree: Tree | None = None
 
 
-def lay_texts(ids: Int[Tensor, "N S"], length: Int[Tensor, " N"], layout: TextLayout) -> LaidTexts:
-    """Whole texts, given padded to the right, in one of three layouts: right, left, or end to end in one row."""
+def lay_texts(ids: Int[Tensor, "N S"], length: Int[Tensor, " N"], layout: Layout) -> LaidTexts:
+    """Whole texts, given padded to the right, in one of the layouts."""
     size = int(length.max())
     place = torch.arange(size, device=ids.device).expand(len(ids), -1)
     row = torch.arange(len(ids), device=ids.device)
     real = place < length[:, None]
     ids = ids[:, :size].masked_fill(~real, 0)
-    if layout == "packed":
-        return LaidTexts(ids[real][None], place[real][None], length.cumsum(0) - 1, None)
+    if layout in ("tree", "packed"):
+        tree, slots = _tree(ids, length, layout)
+        return LaidTexts(tree.ids[None], tree.position[None], slots[row, length - 1], None, tree)
     if layout == "padded":
         return LaidTexts(ids, place, row * size + length - 1, None)
     shift = place - (size - length)[:, None]

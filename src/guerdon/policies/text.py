@@ -19,12 +19,13 @@ from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
 from guerdon.policies.codec import Codec
 from guerdon.policies.compute import Compute
-from guerdon.policies.generate import Drawn, Sampler, decode, takes_positions
+from guerdon.policies.generate import Drawn, Sampler, decode
 from guerdon.policies.head import check_head, head_of, plain
+from guerdon.policies.layout import choose
 from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, load_adapter
 from guerdon.policies.network import Network
-from guerdon.policies.packing import Laid, Layout, buckets, lay
+from guerdon.policies.packing import LAYOUTS, Laid, Layout, buckets, lay
 from guerdon.types import Batch, Origin, Outputs, Prompt, Rollout
 
 
@@ -36,13 +37,14 @@ class TextPolicy(Network):
     over what was kept, `forward` is not, so the two differ when truncation is on. Leave it off where old log-probabilities matter.
 
     temperature, top_p, top_k, max_new: of `sample`. max_length: most tokens of prompt and completion together (default: the
-    model's own limit). layout: "padded", or "packed" for rows end to end without padding. sample_rows: completions decoded
+    model's own limit). layout: one of `packing.LAYOUTS`, as an attribute the one that was chosen. sample_rows: completions decoded
     at a time. dropout: whether dropout is on in forward passes that build a gradient; it is off everywhere else.
     compute, checkpoint_activations: see `Network`; `sample` does not heed them.
     version: number of updates behind the weights, written into rollouts; whoever trains the policy counts it up.
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "hidden", "logits")
+    RECURRING: ClassVar[bool] = True  # a rollout gives the same row in every batch
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class TextPolicy(Network):
         max_length: int | None = None,
         raw: bool = False,
         stop: Sequence[str] = (),
-        layout: Layout = "padded",
+        layout: str = "auto",
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
@@ -63,21 +65,17 @@ class TextPolicy(Network):
         compute: Compute = "float32",
         checkpoint_activations: bool = False,
     ) -> None:
-        if layout not in ("padded", "packed"):
-            raise UserError(f"unknown layout {layout!r}", hint=nearest(str(layout), ("padded", "packed")))
         if max_new < 1 or sample_rows < 1:
             raise UserError(f"max_new {max_new} and sample_rows {sample_rows}, expected integers >= 1")
         how: Any = {"dropout": dropout, "compute": compute, "checkpoint_activations": checkpoint_activations}
         super().__init__(model, tokenizer, name=name, **how)
         self.temperature, self.top_p, self.top_k, self.max_new = temperature, top_p, top_k, max_new
-        self.layout: Layout = layout
         self.sample_rows = sample_rows
         self.codec = Codec(tokenizer, stop=[*_named_stops(tokenizer, stop), *_model_stops(model)], raw=raw)
         self.max_length = _limit(plain(model).config, max_length)
         self._sampler()
         check_head(model)
-        if layout == "packed":
-            self._check_packing()
+        self.layout: Layout = choose(self, layout, LAYOUTS)
 
     @classmethod
     def load(
@@ -257,28 +255,13 @@ class TextPolicy(Network):
         return Outputs(shown, entropy, extra=extra)
 
     def _groups(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """Rows that go through the model together: like lengths when padded, all when packed."""
+        """Rows that go through the model together: like lengths when padded, else all."""
         length = inputs["prompt_len"] + inputs["length"]
         return buckets(length) if self.layout == "padded" else [torch.arange(len(length), device=length.device)]
 
     def _states(self, laid: Laid) -> Tensor:
         """The hidden state before each decision, `(M, D)`."""
-        where = {"position_ids": laid.position} if takes_positions(self.model) else {}
-        return self.states(input_ids=laid.ids, **where).flatten(0, 1)[laid.state]
-
-    @torch.no_grad()
-    def _check_packing(self) -> None:
-        ids = torch.arange(3, 15, device=self.device).view(2, 6) % plain(self.model).config.get_text_config().vocab_size
-        size = torch.tensor([3, 2], device=self.device)
-        inputs = {"prompt": ids[:, :3], "prompt_len": size, "actions": ids[:, 3:], "length": size}
-        with self.exactly():
-            apart, together = (self._states(lay(inputs, layout)) for layout in ("padded", "packed"))
-        tolerance = 1e-5 if apart.dtype == torch.float32 else 2e-2
-        if not takes_positions(self.model) or float((apart - together).abs().max() / apart.abs().max()) > tolerance:
-            raise UserError(
-                f"{type(plain(self.model)).__name__} does not keep packed rows apart (its attention looks across rows)",
-                hint='use layout="padded"',
-            )
+        return self.states(laid.ids, laid.position, laid.tree).flatten(0, 1).index_select(0, laid.state)
 
     # ------------------------------------------------------------ keeping
 

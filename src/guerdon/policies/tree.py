@@ -33,7 +33,7 @@ class Tree:
     """S slots, one for each stored token, parents before children.
 
     position: `(S,)` of the token in its row. end: `(S,)`, where the descendants of the token's segment end: slot q sees slot k when
-    `k <= q < end[k]`. segments: in order of their slots. plans: what attention kernels work out once per tree and keep here.
+    `k <= q < end[k]`. segments: in order of their slots. plans: what attention kernels work out once, by (name, window).
     """
 
     ids: Int[Tensor, " S"]

@@ -55,7 +55,7 @@ class Part:
         if isinstance(self.query, slice):
             total[self.query] = found[0]
         else:
-            flat = found.to(total.dtype).flatten(0, 1)
+            flat = found.flatten(0, 1)
             total.index_copy_(0, self._slots, flat if self.real is None else flat.index_select(0, self.real))
 
     @cached_property
@@ -70,9 +70,10 @@ class Part:
 def parts_of(tree: Tree, window: int | None = None) -> tuple[list[Part], list[Part]]:
     """The parts of a tree: every slot is a query in exactly one of the first (own segments), and in one of the second for each segment
     above its own. window: only the last so many positions are seen. Worked out once for each tree and window."""
-    if window not in tree.plans:
-        tree.plans[window] = list(_own(tree, window)), list(_above(tree, window))
-    return tree.plans[window]
+    name = ("parts", window)
+    if name not in tree.plans:
+        tree.plans[name] = list(_own(tree, window)), list(_above(tree, window))
+    return tree.plans[name]
 
 
 def _own(tree: Tree, window: int | None) -> Iterator[Part]:
@@ -141,8 +142,7 @@ def attend(
 ) -> Float[Tensor, "S K R D"]:
     """`softmax(scale q . k) v` over the slots that each slot of the tree sees.
 
-    K key heads, each shared by R query heads. window: only the last so many positions are seen. Rounding apart, the gradient is exact,
-    also where the inputs are bfloat16: its backward is done in float32.
+    K key heads, each shared by R query heads. window: only the last so many positions are seen. float32 or float64.
     """
     return _Attend.apply(query, key, value, tree, scale, window)  # type: ignore[return-value]
 
@@ -151,19 +151,15 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
         own, above = parts_of(tree, window)
-        wide = torch.promote_types(query.dtype, torch.float32)
-        # Partial results are merged in float32, so that bfloat16 rounds only once more.
-        out = torch.empty(query.shape, dtype=wide if above else query.dtype)
-        lse = torch.empty((*query.shape[:3], 1), dtype=wide)
+        out, lse = torch.empty(query.shape, dtype=query.dtype), torch.empty((*query.shape[:3], 1), dtype=query.dtype)
         for part in own:
             for total, found in zip((out, lse), _forward(part, query, key, value, scale), strict=True):
                 part.put(total, found)
         for part in above:
             found, weight = _forward(part, query, key, value, scale)
             here = lse[part.query]
-            out[part.query].lerp_(found[0].to(wide), torch.sigmoid(weight[0] - here))
+            out[part.query].lerp_(found[0], torch.sigmoid(weight[0] - here))
             torch.logaddexp(here, weight[0], out=here)
-        out = out.to(query.dtype)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.tree, ctx.window, ctx.scale = tree, window, scale
         return out
@@ -172,9 +168,6 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, out, lse = ctx.saved_tensors
-        dtype = query.dtype
-        if dtype == torch.bfloat16:  # whose backward kernel is several times slower than float32's
-            query, key, value, out, grad = (x.float() for x in (query, key, value, out, grad))
         grad = grad.contiguous()
         own, above = parts_of(ctx.tree, ctx.window)
         totals = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
@@ -185,7 +178,7 @@ class _Attend(torch.autograd.Function):
             dq, dk, dv = _backward(part, grad, query, key, value, out, lse, ctx.scale)
             for total, where, found in zip(totals, (part.query, part.key, part.key), (dq, dk, dv), strict=True):
                 total[where] += found[0]
-        return *(x.to(dtype) for x in totals), None, None, None
+        return *totals, None, None, None
 
 
 def _forward(part: Part, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -45,8 +45,8 @@ def small_tokenizer(*, template: str | None = TEMPLATE, pad: str = "<|pad|>", bo
 
 
 def small_config(kind: str, tokenizer: Any, **changes: Any) -> Any:
-    """Config of a 2-layer model of width 32: llama, qwen2, gemma2 (softcapped logits), gemma3 (tied head, sliding window), granite
-    (scaled logits) or gpt2 (learnt positions)."""
+    """Config of a 2-layer model of width 32: llama, qwen2, qwen3 (normed queries), mixtral (4 experts), gemma2 (soft caps), gemma3_text
+    (tied head, sliding window), granite (scaled logits) or gpt2 (learnt positions)."""
     from transformers import AutoConfig
 
     shared: dict[str, Any] = dict(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
@@ -57,6 +57,8 @@ def small_config(kind: str, tokenizer: Any, **changes: Any) -> Any:
     special: dict[str, dict[str, Any]] = {
         "llama": {},
         "qwen2": dict(tie_word_embeddings=True),
+        "qwen3": {},
+        "mixtral": dict(num_local_experts=4),
         "gemma2": dict(final_logit_softcapping=2.0, sliding_window=6, query_pre_attn_scalar=8),
         "gemma3_text": dict(sliding_window=6, layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=8),
         "granite": dict(logits_scaling=4.0),
