@@ -131,7 +131,7 @@ def test(reward: Reward, domain: str, key: Key) -> PairAccuracy:
 
 def other_domain_judge(key: Key) -> FeatureScorer:
     """A linear reward model on frozen sentence features, fitted on ratings of the three other domains only."""
-    judge = FeatureScorer(SentenceEncoder("minilm"))
+    judge = FeatureScorer(SentenceEncoder("minilm", compute="auto"))
     sentences = []
     for domain in AWAY:
         rated = human_ratings(domain)

@@ -131,6 +131,14 @@ def test_padding_and_company_change_nothing(encoder):
     check_invariance(encoder, TEXTS)
 
 
+def test_bfloat16_products_stay_near_and_are_remembered(encoder, folder, tmp_path):
+    near = SentenceEncoder(folder, max_length=64, compute="bfloat16")
+    gap = (near(TEXTS) - encoder(TEXTS)).norm(dim=1)
+    assert 0 < float(gap.max()) < 0.03
+    FeatureScorer(near).save(tmp_path / "judge")
+    assert FeatureScorer.load(tmp_path / "judge").features.compute == "bfloat16"
+
+
 def test_it_is_the_mean_of_the_last_states(encoder):
     ids = encoder.tokenizer(TEXTS[1], return_tensors="pt").input_ids
     with torch.no_grad():
