@@ -17,8 +17,10 @@ from guerdon.policies.compute import Compute, format_of, in_bfloat16, layers, re
 from guerdon.policies.head import backbone, plain, takes_positions
 from guerdon.policies.loading import quiet
 from guerdon.policies.lora import is_adapted, merged
+from guerdon.policies.packing import Layout, sizes
 from guerdon.policies.tree import Tree
 from guerdon.policies.weights import frozen_digest, load_module_state, module_state, trainable
+from guerdon.types import Batch
 
 
 class Network:
@@ -32,6 +34,7 @@ class Network:
     """
 
     SHARED: ClassVar[tuple[str, ...]] = ("tokenizer", "codec")
+    layout: Layout
 
     def __init__(
         self,
@@ -82,6 +85,10 @@ class Network:
             return self.run(backbone(self.model), **inputs).last_hidden_state
         with attention(self.model):
             return self.run(backbone(self.model), tree=tree, attention_mask=no_mask(self.device), **inputs).last_hidden_state
+
+    def sizes(self, batch: Batch) -> Int[Tensor, " N"]:
+        """Tokens of each row, for `Learner(micro_tokens=)`; see `packing.sizes`."""
+        return sizes(batch, self.layout)
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """The trainable ones, in the model's order."""

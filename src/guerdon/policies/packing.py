@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from guerdon.policies.tree import LEAST, Tree, grow
+from guerdon.types import Batch
 
 Layout = Literal["tree", "packed", "padded", "left"]
 LAYOUTS = ("auto", "tree", "packed", "padded")
@@ -78,6 +79,21 @@ def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
 
 def _tree(ids: Tensor, length: Tensor, layout: Layout) -> tuple[Tree, Tensor]:
     return grow(ids, length, least=LEAST if layout == "tree" else None)
+
+
+def sizes(batch: Batch, layout: Layout) -> Int[Tensor, " N"]:
+    """Tokens of each row that go through the model, padding aside. In a tree, rows of one group share their prompt: it counts for the
+    first of them in each unit."""
+    length, prompt = batch.inputs["length"], batch.inputs.get("prompt_len")
+    if prompt is None:
+        return length
+    if layout == "tree":
+        row = torch.arange(len(length), device=length.device)
+        among = torch.stack([batch.unit, batch.group]).unique(dim=1, return_inverse=True)[1]
+        first = torch.full_like(row, len(row)).scatter_reduce(0, among, row, "amin")[among]
+        saved = (among.bincount()[among] - 1) * prompt
+        prompt = torch.where((row == first) | (saved < LEAST), prompt, 0)
+    return prompt + length
 
 
 class LaidTexts(NamedTuple):
