@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
 from guerdon.policies.codec import Codec
 from guerdon.policies.compute import Compute
+from guerdon.policies.engines.base import open_engine
 from guerdon.policies.generate import Drawn, Sampler, decode
 from guerdon.policies.head import check_head, head_of, plain
 from guerdon.policies.layout import choose
@@ -41,8 +43,10 @@ class TextPolicy(Network):
     at a time. dropout: whether dropout is on in forward passes that build a gradient; it is off everywhere else.
     compute, checkpoint_activations: see `Network`; `sample` does not heed them.
     version: number of updates behind the weights, written into rollouts; whoever trains the policy counts it up.
+    engine: who draws in `sample`: "own", "transformers", "vllm", or the address of a vLLM server (docs/guides/engines.md).
     """
 
+    SHARED: ClassVar[tuple[str, ...]] = (*Network.SHARED, "engine")
     NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "hidden", "logits")
     RECURRING: ClassVar[bool] = True  # a rollout gives the same row in every batch
 
@@ -64,13 +68,14 @@ class TextPolicy(Network):
         dropout: bool = False,
         compute: Compute = "float32",
         checkpoint_activations: bool = False,
+        engine: str = "own",
     ) -> None:
         if max_new < 1 or sample_rows < 1:
             raise UserError(f"max_new {max_new} and sample_rows {sample_rows}, expected integers >= 1")
         how: Any = {"dropout": dropout, "compute": compute, "checkpoint_activations": checkpoint_activations}
         super().__init__(model, tokenizer, name=name, **how)
         self.temperature, self.top_p, self.top_k, self.max_new = temperature, top_p, top_k, max_new
-        self.sample_rows = sample_rows
+        self.sample_rows, self.engine = sample_rows, open_engine(engine)
         self.codec = Codec(tokenizer, stop=[*_named_stops(tokenizer, stop), *_model_stops(model)], raw=raw)
         self.max_length = _limit(plain(model).config, max_length)
         self._sampler()
@@ -129,20 +134,29 @@ class TextPolicy(Network):
         """n completions of each prompt, prompt by prompt; `group` is the prompt's index. Keywords override the policy's own settings.
 
         `logp` belongs to the distribution sampled from (tempered, truncated); with temperature 0 (greedy) that is a point, and logp 0.
-        Completion j of prompt i draws its random numbers from `key.fold(i, j)`, whatever else is in the call. A completion ends
+        Completion j of prompt i draws its random numbers from `key.fold(i, j)`, whatever else is in the call (another engine than the
+        own one: docs/guides/engines.md says how far this holds). A completion ends
         with a stop token (`end` "stop"), or after max_new tokens or at max_length ("length").
         Raises UserError for a prompt that leaves no room for a token.
         """
         sampler = self._sampler(temperature, top_p, top_k)
         longest = self.max_new if max_new is None else max_new
         ids = [self._prompt(p) for p in prompts]
-        jobs = sorted(((i, j) for i in range(len(prompts)) for j in range(n)), key=lambda job: (len(ids[job[0]]), job))
+        drawn = (self._draw if self.engine is None else partial(self.engine.draw, self))(ids, n, key, sampler, longest)
+        origin = Origin(self.version, str(key), sampler.temperature, sampler.top_p, sampler.top_k)
+        rollouts = [self._rollout(prompts[k // n], k // n, one, origin) for k, one in enumerate(drawn)]
+        if self.engine is not None:
+            self.engine.check(self, rollouts)
+        return rollouts
+
+    def _draw(self, ids: Sequence[list[int]], n: int, key: Key, sampler: Sampler, longest: int) -> list[Drawn]:
+        """The own decoder: n completions of each prompt, prompt by prompt."""
+        jobs = sorted(((i, j) for i in range(len(ids)) for j in range(n)), key=lambda job: (len(ids[job[0]]), job))
         drawn: dict[tuple[int, int], Drawn] = {}
         for start in range(0, len(jobs), self.sample_rows):
             chunk = jobs[start : start + self.sample_rows]
             drawn |= zip(chunk, self._decode(chunk, ids, longest, key, sampler), strict=True)
-        origin = (self.version, str(key), sampler.temperature, sampler.top_p, sampler.top_k)
-        return [self._rollout(prompts[i], i, drawn[i, j], Origin(*origin)) for i in range(len(prompts)) for j in range(n)]
+        return [drawn[i, j] for i in range(len(ids)) for j in range(n)]
 
     def _decode(self, jobs: Sequence[tuple[int, int]], ids: Sequence[list[int]], longest: int, key: Key, sampler: Sampler) -> list[Drawn]:
         uniforms = torch.stack([torch.rand(longest, dtype=torch.float64, generator=key.fold(i, j).generator()) for i, j in jobs])
@@ -288,6 +302,7 @@ class TextPolicy(Network):
             "max_length": self.max_length,
             "sampling": {k: getattr(self, k) for k in ("temperature", "top_p", "top_k", "max_new")},
             "layout": self.layout,
+            "engine": "own" if self.engine is None else self.engine.name,
         }
 
     def save(self, folder: Path) -> None:
