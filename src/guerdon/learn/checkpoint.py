@@ -102,7 +102,7 @@ def read(path: Path) -> tuple[int, dict[str, Any]]:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # processors have instructions for it; twice as fast as blake2b
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from guerdon.errors import UserError
 from guerdon.types import Prompt, Rollout
 
+KEPT = 4096  # prompts whose rendering is remembered
+
 
 class Codec:
     """How prompts and completions of a data set become the ids that the policy would have seen and sampled.
@@ -20,10 +22,14 @@ class Codec:
 
     stop: ids that end a completion; the first one closes an offline completion that the template does not close.
     acts: False for a reader of text (a reward model), which needs no stop token.
+    Rendered prompts and their ids are kept for a while: all responses to a prompt share them.
     """
 
     def __init__(self, tokenizer: Any, *, stop: Iterable[int] = (), raw: bool = False, acts: bool = True) -> None:
         self.tokenizer = tokenizer
+        self._rendered: dict[str, str] = {}
+        self._ids: dict[str, tuple[int, ...]] = {}
+        self._closings: dict[str, list[int]] = {}
         self.chat = bool(getattr(tokenizer, "chat_template", None)) and not raw
         ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*self._end_of_turn(), *ends, *stop]))
@@ -50,7 +56,10 @@ class Codec:
     def render(self, prompt: Prompt) -> str:
         """The prompt's text, up to where the completion starts."""
         if self.chat:
-            return self._template(self.messages(prompt), prompt.id, add_generation_prompt=True)
+            key = repr(prompt.content)
+            if key not in self._rendered:
+                _keep(self._rendered, key, self._template(self.messages(prompt), prompt.id, add_generation_prompt=True))
+            return self._rendered[key]
         if not isinstance(prompt.content, str):
             raise UserError(
                 f"prompt {prompt.id!r} is {_short(prompt.content)}, and the model has no chat template",
@@ -97,14 +106,19 @@ class Codec:
         A trailing special token (a tokenizer that closes every text) is left out: the completion goes on from here.
         """
         text = self.render(prompt)
+        if text not in self._ids:
+            _keep(self._ids, text, tuple(self._prompt_ids(text)))
+        if not self._ids[text]:
+            raise UserError(f"prompt {prompt.id!r} is empty", hint="give at least one character")
+        return list(self._ids[text])
+
+    def _prompt_ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text, add_special_tokens=not self.chat).input_ids
         if not self.chat:
             plain = self.tokenizer(text, add_special_tokens=False).input_ids
             closing = self._specials_at_end(ids) - self._specials_at_end(plain)
             ids = ids[: len(ids) - closing] if plain else [t for t in ids if t == self.tokenizer.bos_token_id]
-        if not ids:
-            raise UserError(f"prompt {prompt.id!r} is empty", hint="give at least one character")
-        return list(ids)
+        return ids
 
     def _specials_at_end(self, ids: Sequence[int]) -> int:
         special = set(self.tokenizer.all_special_ids)
@@ -119,11 +133,11 @@ class Codec:
 
     def _closing(self, text: str) -> list[int]:
         """Ids of the template's closing up to its first stop token (a newline after it is never sampled), else the stop token."""
-        ids = list(self.tokenizer(text, add_special_tokens=False).input_ids) if text else []
-        for i, token in enumerate(ids):
-            if token in self.stop_ids:
-                return ids[: i + 1]
-        return [self.stop_ids[0]]
+        if text not in self._closings:
+            ids = list(self.tokenizer(text, add_special_tokens=False).input_ids) if text else []
+            end = next((i + 1 for i, token in enumerate(ids) if token in self.stop_ids), None)
+            _keep(self._closings, text, [self.stop_ids[0]] if end is None else ids[:end])
+        return self._closings[text]
 
     def text(self, ids: Sequence[int]) -> str:
         """Decoded text without special tokens."""
@@ -165,6 +179,13 @@ def completion_text(rollout: Rollout) -> str:
             hint="give a string, or one assistant message",
         )
     return content
+
+
+def _keep(kept: dict[str, Any], key: str, value: Any) -> None:
+    """Remember a value; once there are many, forget the older ones."""
+    if len(kept) >= KEPT:
+        kept.clear()
+    kept[key] = value
 
 
 def _short(value: Any) -> str:
