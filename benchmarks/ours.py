@@ -21,7 +21,7 @@ from guerdon.core import preference_unpaired
 from guerdon.core.reduce import mean, seq_mean_token_mean, token_mean
 from guerdon.core.rng import Key
 from guerdon.learn.learner import Learner, learner_for
-from guerdon.learn.verbs import row_sum, with_adv, with_ref
+from guerdon.learn.verbs import pair_batch, row_sum, update_with_ref, with_adv
 from guerdon.papers import grpo
 from guerdon.policies.refs import Frozen
 from guerdon.rewards.lift import pointwise
@@ -33,21 +33,29 @@ OPTIM = Optim(lr=LR)
 KEY = Key(0)
 
 
-def build(workload: Workload, settings: Settings) -> Step:
-    """A function that does one step of the workload."""
+def build(workload: Workload, settings: Settings, *, first_epoch: bool = False) -> Step:
+    """A function that does one step of the workload.
+
+    first_epoch: DPO and KTO compute the reference's log-probabilities in every step, as in a first epoch; else they know them, as later.
+    """
     folder = model_folder(settings.folder / "models", workload.shape, stop_every=workload.stop, scorer=workload.kind == "reward")
-    return BUILDERS[workload.kind](workload, folder, settings)
+    return BUILDERS[workload.kind](workload, folder, settings, first_epoch)
 
 
-def build_preferences(workload: Workload, folder: Path, settings: Settings) -> Step:
+def build_preferences(workload: Workload, folder: Path, settings: Settings, first_epoch: bool) -> Step:
     """DPO and the reward model, on pairs: every step sees all of them."""
     method = {"dpo": "dpo", "reward": "bradley_terry"}[workload.kind]
     items = [Preference(prompt, (chosen, rejected)) for prompt, (chosen, rejected) in groups(workload)]
     values = {"batch": len(items), "optim": {"lr": LR, "warmup": 0, "decay": "constant"}}
-    return stepper(recipe(method, folder, settings, values, {"pairs": items}))
+    made = recipe(method, folder, settings, values, {"pairs": items})
+    if not (first_epoch and workload.kind == "dpo"):
+        return stepper(made)
+    learner = learner_of(made)
+    ref = Frozen(learner.policy)
+    return lambda: Done(update_with_ref(learner, pair_batch(learner.policy, items), ref))
 
 
-def build_grpo(workload: Workload, folder: Path, settings: Settings) -> Step:
+def build_grpo(workload: Workload, folder: Path, settings: Settings, first_epoch: bool) -> Step:
     """The whole step: sample, score, learn. Without the leash to a reference, as TRL's default is."""
     values = {"batch": len(workload.prompts), "beta": 0.0, "optim": {"lr": LR}, "sampling": sampling(workload)}
     items = [prompt for prompt, _ in groups(workload)]
@@ -61,7 +69,7 @@ def build_grpo(workload: Workload, folder: Path, settings: Settings) -> Step:
     return step
 
 
-def build_sampling(workload: Workload, folder: Path, settings: Settings) -> Step:
+def build_sampling(workload: Workload, folder: Path, settings: Settings, first_epoch: bool) -> Step:
     policy = load_policy(workload, folder, settings)
     asked, n, calls = [prompt for prompt, _ in groups(workload)], len(workload.completions[0]), iter(range(STEPS))
 
@@ -74,7 +82,7 @@ def build_sampling(workload: Workload, folder: Path, settings: Settings) -> Step
     return step
 
 
-def build_update(workload: Workload, folder: Path, settings: Settings) -> Step:
+def build_update(workload: Workload, folder: Path, settings: Settings, first_epoch: bool) -> Step:
     """GRPO's update on rollouts that are there already, from their collation on."""
     policy = load_policy(workload, folder, settings)
     found = [r for _, completions in groups(workload) for r in completions]
@@ -84,7 +92,7 @@ def build_update(workload: Workload, folder: Path, settings: Settings) -> Step:
     return lambda: Done(learner.update(with_adv(policy.collate(rollouts), adv)))
 
 
-def build_sft(workload: Workload, folder: Path, settings: Settings) -> Step:
+def build_sft(workload: Workload, folder: Path, settings: Settings, first_epoch: bool) -> Step:
     """Completion-only: the mean of -log p over all completion tokens."""
     policy = load_policy(workload, folder, settings)
     rollouts = [r for _, completions in groups(workload) for r in completions]
@@ -93,26 +101,29 @@ def build_sft(workload: Workload, folder: Path, settings: Settings) -> Step:
     return lambda: Done(learner.update(policy.collate(rollouts)))
 
 
-def build_kto(workload: Workload, folder: Path, settings: Settings) -> Step:
-    """Every other row is desirable; the reference point is the KL over mismatched pairs (prompt i, completion i - 1).
-
-    The reference reads every row once: it does not change, and neither do the rows.
-    """
+def build_kto(workload: Workload, folder: Path, settings: Settings, first_epoch: bool) -> Step:
+    """Every other row is desirable; the reference point is the KL over mismatched pairs (prompt i, completion i - 1)."""
     policy = load_policy(workload, folder, settings)
     rollouts = [r for _, completions in groups(workload) for r in completions]
     before = [rollouts[i - 1] for i in range(len(rollouts))]
     crossed = [r.with_(content=other.content) for r, other in zip(rollouts, before, strict=True)]
     label = (torch.arange(len(rollouts)) % 2 == 0).float()
     ref = Frozen(policy)
-    known = {name: with_ref(policy.collate(part), ref).ref_logp for name, part in (("rows", rollouts), ("crossed", crossed))}
+    known: dict[str, Tensor] = {}
     learner = learner_for(policy, [kto_term()], OPTIM, STEPS)
 
+    def batch_of(name: str, part: list[Rollout]) -> Batch:
+        batch = policy.collate(part)
+        if first_epoch or name not in known:
+            known[name] = ref.logp(batch)
+        return batch.with_(ref_logp=known[name])
+
     def step() -> Done:
+        other = batch_of("crossed", crossed)
         with torch.no_grad():
-            other = policy.collate(crossed).with_(ref_logp=known["crossed"])
             gap = preference_unpaired.kto_kl(logratio(policy.forward(other), other))
-        batch = policy.collate(rollouts).with_(ref_logp=known["rows"])
-        return Done(learner.update(batch.with_(label=label, extra={"kl": gap.expand(len(batch))})))
+        batch = batch_of("rows", rollouts)
+        return Done(learner.update(batch.with_(label=label.to(gap.device), extra={"kl": gap.expand(len(batch))})))
 
     return step
 
@@ -167,8 +178,12 @@ def recipe(method: str, folder: Path, settings: Settings, values: dict[str, Any]
     found, cfg = assemble.configure(method, config)
     data = {name: domains.given_rows(rows, name) for name, rows in given.items() if name in domains.DATA}
     made = assemble.recipe(assemble.prepare(found, cfg, {**given, **data}))
-    compiled(next(x.policy for x in made.state.values() if isinstance(x, Learner)), settings)
+    compiled(learner_of(made).policy, settings)
     return made
+
+
+def learner_of(made: Recipe) -> Learner:
+    return next(x for x in made.state.values() if isinstance(x, Learner))
 
 
 def load_policy(workload: Workload, folder: Path, settings: Settings) -> Any:
@@ -200,7 +215,7 @@ def distinct(text: str) -> float:
     return float(len(set(text)))
 
 
-BUILDERS: Mapping[str, Callable[[Workload, Path, Settings], Step]] = {
+BUILDERS: Mapping[str, Callable[[Workload, Path, Settings, bool], Step]] = {
     "dpo": build_preferences,
     "reward": build_preferences,
     "kto": build_kto,

@@ -42,7 +42,7 @@ class Job:
 
     def key(self, code: str) -> str:
         """What the result depends on."""
-        known = {**asdict(self.settings), "results": "", "arguments": self.arguments, "code": code, "versions": versions()}
+        known = {**asdict(self.settings), "results": "", "clock": "", "arguments": self.arguments, "code": code, "versions": versions()}
         return blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def kept(self, code: str) -> Any:
@@ -164,8 +164,10 @@ def told(job: Job, found: Any) -> str:
 def facts(options: argparse.Namespace, settings: Settings, load: float, dtypes: Mapping[str, str]) -> dict[str, Any]:
     """The machine, the versions, and what a reader must know before believing the numbers."""
     notes = []
-    if load > 0.25 * settings.threads:
+    if load > 0.25 * settings.threads and settings.clock != "cpu":
         notes.append(f"The machine was busy (load average {load:.1f} at the start): read the ratios, not the seconds.")
+    if settings.clock == "cpu":
+        notes.append("Seconds are CPU seconds of the process, over all its threads.")
     if options.quick or options.only:
         notes.append("A part of the table only.")
     if options.toy:
@@ -234,6 +236,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--threads", type=int, default=cores, help="of torch, on both sides (default: all cores, %(default)s)")
     p.add_argument("--repeats", type=int, help="most samples of a side in a phase (default 5; 2 with --quick)")
     p.add_argument("--budget", type=float, help="seconds of a phase after its warm-up (default 12; 4 with --quick)")
+    p.add_argument("--cpu-seconds", action="store_true", help="count CPU seconds in place of wall time: for a machine that is busy")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--model", default="22m", help="on another model: 22m or 0.5b (default %(default)s)")
     p.add_argument("--batch", type=int, default=1, help="so many times the prompts (default %(default)s)")
@@ -273,6 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model=options.model,
         batch=options.batch,
         toy=options.toy,
+        clock="cpu" if options.cpu_seconds else "seconds",
         results=str(options.results.resolve()),
     )
     return go(options, settings)

@@ -27,6 +27,7 @@ class Settings:
     """threads: of torch, on both sides. repeats: most samples of a side in a phase. budget: seconds a phase may take after its warm-up.
     trl_dtype: "bfloat16" is TRL's default (float32 weights, autocast). trl_attention: its attention implementation, None for its default.
     compiled: torch.compile on both sides. trl: False leaves TRL out. model, batch: an enlarged workload; toy: a small one.
+    clock: the page's seconds: "seconds" (wall) or "cpu" (of the process, all threads), which says more on a busy machine.
     """
 
     threads: int = 2
@@ -40,6 +41,7 @@ class Settings:
     model: str = "22m"
     batch: int = 1
     toy: bool = False
+    clock: str = "seconds"
     results: str = str(RESULTS)
 
     @property

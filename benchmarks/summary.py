@@ -15,12 +15,15 @@ GUERDON, TRL = "guerdon", "trl"
 SAME = "trl, same allocator"
 EARLY = "trl, same allocator, reference precomputed"
 PLAIN = "guerdon, system allocator"
+FIRST = "guerdon, first epoch"
 
 
 def summary(results: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Everything the page shows, as plain numbers. results: of the jobs, by their names."""
     rows = {
-        name.removeprefix("time/"): workload_summary(settings.workload(name.removeprefix("time/")), found, results["floors"])
+        name.removeprefix("time/"): workload_summary(
+            settings.workload(name.removeprefix("time/")), found, results["floors"], settings.clock
+        )
         for name, found in results.items()
         if name.startswith("time/")
     }
@@ -34,9 +37,9 @@ def summary(results: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     }
 
 
-def workload_summary(workload: Workload, found: Mapping[str, Any], floors: Mapping[str, float]) -> dict[str, Any]:
+def workload_summary(workload: Workload, found: Mapping[str, Any], floors: Mapping[str, float], clock: str) -> dict[str, Any]:
     """One row: its sides, and how many times faster than each of TRL's Guerdon is (by tokens a second)."""
-    sides = {name: side_summary(workload, samples, floors) for name, samples in found["samples"].items()}
+    sides = {name: side_summary(workload, samples, floors, clock) for name, samples in found["samples"].items()}
     base = sides[GUERDON]["rate"]
     return {
         "title": workload.title,
@@ -49,19 +52,26 @@ def workload_summary(workload: Workload, found: Mapping[str, Any], floors: Mappi
     }
 
 
-def side_summary(workload: Workload, samples: Sequence[Mapping[str, Any]], floors: Mapping[str, float]) -> dict[str, Any]:
-    """rate: tokens a second, median. floor: how many times its own work's floor a step takes."""
+def side_summary(workload: Workload, samples: Sequence[Mapping[str, Any]], floors: Mapping[str, float], clock: str) -> dict[str, Any]:
+    """rate: tokens a second, median. floor: how many times its own work's floor a step takes. clock: which seconds of a sample."""
     tokens = [s.get("tokens") or workload.tokens for s in samples]
-    seconds = [s["seconds"] for s in samples]
+    seconds = [s[clock] for s in samples]
     floor = [floor_seconds(workload, floors, s.get("tokens"), s.get("longest")) for s in samples]
     return {
         **spread(seconds),
         "cpu": statistics.median(s["cpu"] for s in samples),
-        "rate": statistics.median(t / s for t, s in zip(tokens, seconds, strict=True)),
+        "rate": rate(tokens, seconds),
         "tokens": statistics.median(tokens),
         "floor_seconds": statistics.median(floor),
         "floor": statistics.median(s / f for s, f in zip(seconds, floor, strict=True)),
     }
+
+
+def rate(tokens: Sequence[float], seconds: Sequence[float]) -> float:
+    """Tokens a second: of the median step where all have the same tokens, else the median of the steps' own."""
+    if len(set(tokens)) == 1:
+        return tokens[0] / statistics.median(seconds)
+    return statistics.median(t / s for t, s in zip(tokens, seconds, strict=True))
 
 
 def spread(seconds: Sequence[float]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.summary import EARLY, GUERDON, PLAIN, SAME, TRL
+from benchmarks.summary import EARLY, FIRST, GUERDON, PLAIN, SAME, TRL
 
 HOW = """\
 - **One process, in turns.** Both sides of a workload live in one process and take turns, forwards and backwards, each on the same one
@@ -18,8 +18,9 @@ HOW = """\
   `guerdon run` takes by default (`compute=auto`): bfloat16 products where the hardware has them.
 - **Allocator.** The C library returns large temporaries to the kernel and the kernel clears their pages again at the next step.
   `guerdon run` tells it not to. That helps anybody's code, so a second column gives TRL the same setting. TRL is timed first as it comes.
-- **Reference.** It doesn't change, so Guerdon computes its log-probabilities once for each row and keeps them; the steps timed here
-  have them. TRL recomputes them in every step unless `precompute_ref_log_probs=True`: the third column.
+- **Reference.** It doesn't change, so Guerdon computes its log-probabilities once for each row, in the first epoch, and keeps them; the
+  factors are those of later epochs, the time of a first epoch's step stands in brackets. TRL computes them in every step, or before
+  training with `precompute_ref_log_probs=True`: the third column.
 - **Prompts.** Pairs and groups share their prompt, which Guerdon runs once. The rows of SFT and KTO have a prompt each: nothing to share.
 - **Sampling** is `generate` as `GRPOTrainer` calls it. Speeds are of completion tokens; in every other workload tokens are those of the
   rows as they are, without padding, a prompt counted once for each completion.
@@ -82,8 +83,12 @@ def speed(rows: Mapping[str, Any]) -> str:
             return ""
         return f"{seconds(row['sides'][side]['seconds'])} (**{row['faster'][side]:.1f}x**)"
 
+    def guerdon(row: Mapping[str, Any]) -> str:
+        first = row["sides"].get(FIRST)
+        return seconds(row["sides"][GUERDON]["seconds"]) + (f" (first epoch {seconds(first['seconds'])})" if first else "")
+
     head = ["workload", "Guerdon", *(names.get(side, side.replace("trl", "TRL")) for side in others)]
-    body = [[r["title"], seconds(r["sides"][GUERDON]["seconds"]), *(cell(r, side) for side in others)] for r in rows.values()]
+    body = [[r["title"], guerdon(r), *(cell(r, side) for side in others)] for r in rows.values()]
     uneven = [r["title"] for r in rows.values() if r["sides"][GUERDON]["tokens"] != r["sides"].get(TRL, r["sides"][GUERDON])["tokens"]]
     note = f"\n\nLengths are drawn in {' and '.join(uneven)}: there the factor is one of tokens a second." if uneven else ""
     return "Seconds a step; in brackets how many times faster Guerdon is.\n\n" + table(head, body) + note
@@ -94,7 +99,7 @@ def detail(rows: Mapping[str, Any]) -> str:
     head = ["workload", "side", "seconds", "lowest to highest", "n", "tokens/s", "times the floor"]
     body = []
     for row in rows.values():
-        for side in (GUERDON, PLAIN, TRL, SAME, EARLY, "trl, reference precomputed"):
+        for side in (GUERDON, FIRST, PLAIN, TRL, SAME, EARLY, "trl, reference precomputed"):
             if (x := row["sides"].get(side)) is not None:
                 extent = f"{seconds(x['low'])} to {seconds(x['high'])}"
                 name = side.replace("trl", "TRL").replace("guerdon", "Guerdon")

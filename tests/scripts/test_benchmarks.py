@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import floors, models, ours, plot, run, summary, workloads, write  # noqa: E402
 from benchmarks.settings import Settings  # noqa: E402
 
+NEEDS_TRL = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed: pip install -e '.[bench]'")
 RATES = {"float32": 100.0, "bfloat16": 400.0, "copy": 10.0, "read": 20.0}
 
 
@@ -102,7 +103,7 @@ def results(fast: float) -> dict:
         return [{"seconds": s, "cpu": s} for s in seconds]
 
     checks = [{"what": "loss", "guerdon": 1.0, "trl": 1.5, "difference": 0.33, "allowed": 0.01, "ok": False}]
-    samples = {"guerdon": side(fast, fast, 3.0), "trl": side(4.0, 4.0, 9.0), summary.SAME: side(2.0)}
+    samples = {"guerdon": side(fast, fast, 3.0), "trl": side(4.0, 4.0, 9.0), summary.SAME: side(2.0), summary.FIRST: side(0.7)}
     settings = Settings()
     options = run.parse(["--only", "dpo-short"])
     points = [{"name": f"n{n}", "decisions": n, "rows": n, "vocab": 9, "seconds": [0.1 + 0.01 * n]} for n in (1, 2, 4)]
@@ -132,7 +133,7 @@ def test_ratios_are_of_medians_and_goals_are_told():
 def test_the_page_says_what_a_reader_must_know(tmp_path):
     found = run.write_all(results(0.5), Settings(), tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
-    known = ("0.500 | 4.00 (**8.0x**)", "1.00 GB | 1.50 GB | 0.67", "a step | 0.200", "R squared")
+    known = ("0.500 (first epoch 0.700) | 4.00 (**8.0x**)", "1.00 GB | 1.50 GB | 0.67", "a step | 0.200", "R squared")
     for said in (*known, "busy", "too much", "A part of the table"):
         assert said in page
     assert str(ROOT) not in page and "{" not in page
@@ -148,7 +149,7 @@ def test_the_page_says_what_a_reader_must_know(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed: pip install -e '.[bench]'")
+@NEEDS_TRL
 def test_a_toy_workload_goes_through_both_sides_and_onto_the_page(tmp_path):
     sizes = ["--toy", "--threads", "1", "--repeats", "1", "--budget", "1", "--only", "dpo-short"]
     command = [sys.executable, "-m", "benchmarks.run", *sizes, "--results", str(tmp_path / "kept"), "--out", str(tmp_path / "page")]
@@ -156,8 +157,25 @@ def test_a_toy_workload_goes_through_both_sides_and_onto_the_page(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     row = json.loads((tmp_path / "page" / "benchmarks.json").read_text())["workloads"]["dpo-short"]
     assert row["checks"] and all(c["ok"] for c in row["checks"])
-    assert {"guerdon", summary.PLAIN, "trl", summary.SAME, summary.EARLY} == set(row["sides"])
+    assert {"guerdon", summary.FIRST, summary.PLAIN, "trl", summary.SAME, summary.EARLY} == set(row["sides"])
     assert "TRL, also with the reference precomputed" in (tmp_path / "page" / "benchmarks.md").read_text()
+
+
+@pytest.mark.slow
+@NEEDS_TRL
+def test_both_sides_do_the_same_work(tmp_path):
+    """Losses, gradient norms, log-probabilities and entropies of the first step, for every kind of workload."""
+    names = ["dpo-ragged", "kto-short", "sft-short", "reward-short", "learn-ragged", "sample-short", "sample-many", "grpo-long", "dpo-152k"]
+    assert {workloads.BY_NAME[n].kind for n in names} == set(ours.BUILDERS)
+    code = "import json, sys; from benchmarks import measure, settings as s; "
+    code += "print(json.dumps(measure.same_work(sys.argv[2:], s.Settings.from_json(sys.argv[1]))))"
+    settings = toy(tmp_path)
+    command = [sys.executable, "-c", code, settings.to_json(), *names]
+    done = subprocess.run(command, cwd=ROOT, env=settings.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    checks = json.loads(done.stdout.splitlines()[-1])
+    assert set(checks) == set(names) and all(checks.values())
+    assert [(name, c) for name, found in checks.items() for c in found if not c["ok"]] == []
 
 
 def test_a_result_is_kept_until_the_code_or_the_settings_change(tmp_path):
