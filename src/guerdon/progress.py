@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,8 +56,37 @@ def bar(prepared: Prepared, *, shown: bool = True) -> Iterator[Sequence[Any]]:
     console = Console(file=sys.stderr)
     left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
     columns = (TextColumn(prepared.method.name), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), *left)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress, notes(console):
         yield [Bar(progress, console)]
+
+
+@contextmanager
+def notes(console: Any) -> Iterator[None]:
+    """Print what the library logs (`logging.getLogger("guerdon")`, from INFO on) above the bar, unless somebody else takes care of it."""
+    log = logging.getLogger("guerdon")
+    if log.hasHandlers():
+        yield
+        return
+    handler, level = Note(console), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+class Note(logging.Handler):
+    """Log records as lines `note: ...` and `warning: ...`."""
+
+    def __init__(self, console: Any) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        word = "note" if record.levelno < logging.WARNING else "warning"
+        self.console.print(f"{word}: {record.getMessage()}", markup=False, highlight=False, soft_wrap=True)
 
 
 def introduce(prepared: Prepared, out: Path | None, console: Any) -> None:
@@ -84,11 +114,13 @@ def introduce(prepared: Prepared, out: Path | None, console: Any) -> None:
 def outcome(summary: Summary) -> str:
     """A finished run in one line: how long, how fast, how much memory."""
     made = summary.steps - (summary.resumed_from or 0)
-    speed = [f"{summary.seconds / made:.3g} s a step"] if made else []
+    if not made:
+        return f"done: {summary.steps} steps, nothing left to do"
+    speed = [f"{summary.seconds / made:.3g} s a step"]
     speed += [f"{summary.tokens_per_second:,.0f} tokens/s"] if summary.tokens_per_second else []
     part = f", the last {made} of them here," if summary.resumed_from else ""
     memory = f"peak memory {size(summary.peak_memory)}" + (f", GPU {size(summary.peak_gpu_memory)}" if summary.peak_gpu_memory else "")
-    return f"done: {summary.steps} steps{part} in {summary.seconds:.1f} s" + (f": {', '.join(speed)}" if speed else "") + f"; {memory}"
+    return f"done: {summary.steps} steps{part} in {summary.seconds:.1f} s: {', '.join(speed)}; {memory}"
 
 
 def size(n: int) -> str:
