@@ -120,10 +120,10 @@ def test_papers_lists_every_module(capsys):
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_the_card_read_from_text_is_the_module_s(name):
-    module = catalog.load(name).module
+    paper = catalog.load(name).paper
     card = catalog.card(name)
     for f in fields(types.Paper):
-        assert getattr(card, f.name) == getattr(module.PAPER, f.name), f.name
+        assert getattr(card, f.name) == getattr(paper, f.name), f.name
 
 
 def test_show_tells_settings_defaults_units_and_full_size(capsys):

@@ -351,7 +351,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Paper:
-    """The card of a method: `uses` names the inputs and pieces it is put together from, `claim` says in words what is shown."""
+    """The card of a method: `uses` names the inputs and pieces it is put together from, `claim` says in words what is shown (nothing for
+    the rows of a table)."""
 
     title: str
     arxiv: str
@@ -359,7 +360,7 @@ class Paper:
     family: str
     idea: str
     uses: tuple[str, ...]
-    claim: str
+    claim: str = ""
     domain: str = "text"
     full_size: str = ""
 

@@ -13,11 +13,12 @@ from guerdon.claims import __path__ as claims_path
 from guerdon.config import LoraConfig, Optim, Sampling
 from guerdon.core.rng import Key
 from guerdon.learn.run import run
-from guerdon.testing import ToyPolicy, ToyReward, check_recipe, toy_demos, toy_pairs, toy_prompts
+from guerdon.testing import ToyPolicy, ToyReward, check_recipe, toy_demos, toy_pairs, toy_pools, toy_prompts, toy_unpaired
 from guerdon.testing.say import same
 from guerdon.types import Claim, Paper
 
 NAMES = catalog.names()
+ROWS = {card.name for card in catalog.cards() if card.name != card.module}  # of tables: no claim of their own
 SMALL = {"steps": 4, "batch": 3, "rounds": 2, "steps_per_round": 2, "prompts_per_round": 3, "n": 4, "sampling": Sampling(n=4, max_new=6)}
 GROUPS = (Optim, Sampling, LoraConfig)
 FOUNDATION = {"bradley_terry", "dpo", "grpo", "best_of_n", "prime", "reinforce", "diffusion_dpo"}
@@ -31,10 +32,11 @@ def test_the_foundation_is_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_card(name):
     method = catalog.load(name)
-    card = method.module.PAPER
+    card = method.paper
     assert isinstance(card, Paper)
-    for field in ("title", "family", "idea", "uses", "claim", "domain", "full_size"):
+    for field in ("title", "family", "idea", "uses", "domain", "full_size"):
         assert getattr(card, field), f"{name}: PAPER.{field} is empty"
+    assert card.claim or name in ROWS, f"{name}: PAPER.claim is empty"
     assert 1900 < card.year < 2100
     assert re.fullmatch(r"\d{4}\.\d{4,5}", card.arxiv) or (card.arxiv == "" and card.year < 2000), f"{name}: arxiv {card.arxiv!r}"
     assert not card.idea.endswith("."), f"{name}: the idea is one line without a full stop"
@@ -47,7 +49,7 @@ def test_card(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_has_its_parts(name):
-    doc = inspect.getdoc(catalog.load(name).module) or ""
+    doc = catalog.card(name).doc
     for part in ("Problem:", "Idea:"):
         assert part in doc, f"{name}: the docstring says the {part[:-1].lower()}"
     assert re.search(r"Left out:|Options|Deliberate difference", doc), f"{name}: the docstring says what is left out or different"
@@ -72,7 +74,7 @@ def test_config_is_frozen_and_documented(name):
 def test_build_asks_for_known_inputs(name):
     method = catalog.load(name)
     first, *parameters = inspect.signature(method.build).parameters.values()
-    assert first.name == "cfg"
+    assert first.name == ("self" if name in ROWS else "cfg")
     known = {*domains.domain(method.card.domain).loaders, "reward", "key"}
     unknown = {p.name for p in parameters if p.default is p.empty} - known
     assert not unknown, f"{name}: build asks for {unknown}; known are {sorted(known)}"
@@ -107,6 +109,8 @@ def build_on_toys(name):
         "scorer": lambda: ToyPolicy(spread=0.2),
         "prompts": toy_prompts,
         "pairs": toy_pairs,
+        "pools": toy_pools,
+        "unpaired": toy_unpaired,
         "demos": toy_demos,
         "reward": ToyReward,
         "key": lambda: Key(0),
@@ -130,7 +134,13 @@ def test_every_method_moves_the_weights(name, tmp_path):
     assert list(summary.final.iterdir()), f"{name}: the recipe writes its result"
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_names_are_given_once():
+    assert len(NAMES) == len(set(NAMES)), sorted(n for n in NAMES if NAMES.count(n) > 1)
+    homes = {path.stem for path in catalog.modules("papers")}
+    assert not ROWS & homes, "a row of a table is called like a module"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ROWS])
 def test_claim(name):
     module = catalog.load_claim(name)
     claim = module.CLAIM

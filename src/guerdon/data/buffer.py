@@ -1,4 +1,4 @@
-"""A buffer of rollouts that survives a kill."""
+"""A buffer of rollouts, or of preferences between them, that survives a kill."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guerdon.types import Origin, Prompt, Rollout
+from guerdon.types import Origin, Preference, Prompt, Rollout
+
+Item = Rollout | Preference
 
 
 class Buffer:
-    """Rollouts kept between steps. `state_dict` holds them exactly (plain containers and tensors only)."""
+    """Rollouts or preferences kept between steps. `state_dict` holds them exactly (plain containers and tensors only)."""
 
     def __init__(self) -> None:
-        self.items: list[Rollout] = []
+        self.items: list[Any] = []
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def replace(self, rollouts: Sequence[Rollout]) -> None:
-        self.items = list(rollouts)
+    def replace(self, items: Sequence[Item]) -> None:
+        self.items = list(items)
 
-    def append(self, rollouts: Sequence[Rollout], *, most: int | None = None) -> None:
+    def append(self, items: Sequence[Item], *, most: int | None = None) -> None:
         """Add at the end; with `most`, the oldest go first."""
-        self.items = (self.items + list(rollouts))[-most if most else 0 :]
+        self.items = (self.items + list(items))[-most if most else 0 :]
 
     def state_dict(self) -> dict[str, Any]:
         return {"items": [_to_plain(r) for r in self.items]}
@@ -32,14 +34,19 @@ class Buffer:
         self.items = [_from_plain(row) for row in state["items"]]
 
 
-def _to_plain(rollout: Rollout) -> dict[str, Any]:
-    row = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
-    prompt = rollout.prompt
+def _to_plain(item: Item) -> dict[str, Any]:
+    row = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+    prompt = item.prompt
     row["prompt"] = {"id": prompt.id, "content": prompt.content, "meta": dict(prompt.meta)}
-    row["segments"] = dict(rollout.segments)
-    row["origin"] = dataclasses.asdict(rollout.origin)
+    if isinstance(item, Preference):
+        return {**row, "ranked": [_to_plain(r) for r in item.ranked]}
+    row["segments"] = dict(item.segments)
+    row["origin"] = dataclasses.asdict(item.origin)
     return row
 
 
-def _from_plain(row: Mapping[str, Any]) -> Rollout:
-    return Rollout(**{**row, "prompt": Prompt(**row["prompt"]), "origin": Origin(**row["origin"])})
+def _from_plain(row: Mapping[str, Any]) -> Any:
+    prompt = Prompt(**row["prompt"])
+    if "ranked" in row:
+        return Preference(**{**row, "prompt": prompt, "ranked": tuple(_from_plain(r) for r in row["ranked"])})
+    return Rollout(**{**row, "prompt": prompt, "origin": Origin(**row["origin"])})

@@ -112,8 +112,7 @@ def build(cfg: Config, policy: Policy, prm: Policy, prompts: Sequence[Prompt], r
             metrics = metrics | {f"prm/{name}": value for name, value in learnt.items()}
             with torch.no_grad():  # ... then score
                 process = token_rewards(cfg, prm.forward(batch).logp, batch)
-            learnt_from = [rollouts[i] for i in kept], [scores[i] for i in kept]
-            metrics = Metrics(metrics, shown(*learnt_from, pieces_of(policy), each=process))
+            metrics = Metrics(metrics, shown([rollouts[i] for i in kept], [scores[i] for i in kept], pieces_of(policy), each=process))
         how = {"outcome_coef": cfg.outcome_coef, "process_coef": cfg.process_coef, "whiten": cfg.whiten}
         adv = credit.prime(outcome, process, batch.mask, batch.group, scaled=True, **how)
         return metrics | actor.update(with_adv(batch, adv))

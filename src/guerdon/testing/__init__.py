@@ -8,7 +8,7 @@ from guerdon.testing.objective_kit import check_objective
 from guerdon.testing.policy_kit import check_policy
 from guerdon.testing.recipe_kit import check_reachable, check_recipe
 from guerdon.testing.reward_kit import check_reward, sample_rollouts
-from guerdon.testing.toys import ToyPolicy, ToyReward, toy_demos, toy_pairs, toy_prompts
+from guerdon.testing.toys import ToyPolicy, ToyReward, toy_demos, toy_pairs, toy_pools, toy_prompts, toy_unpaired
 
 __all__ = [
     "ToyPolicy",
@@ -22,5 +22,7 @@ __all__ = [
     "sample_rollouts",
     "toy_demos",
     "toy_pairs",
+    "toy_pools",
     "toy_prompts",
+    "toy_unpaired",
 ]

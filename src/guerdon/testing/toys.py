@@ -173,6 +173,24 @@ def toy_demos(n: int = 12, seed: int = 0) -> list[Rollout]:
     return [pair.ranked[0].with_(group=i) for i, pair in enumerate(toy_pairs(n, seed))]
 
 
+def toy_pools(n: int = 8, size: int = 3, seed: int = 0) -> list[Preference]:
+    """n ranked lists of `size` different strings, best first: the more of the first letter the better; `meta["scores"]` counts it."""
+    pools = []
+    for i, prompt in enumerate(toy_prompts(n)):
+        draw = Key(seed).fold("pools", i).generator()
+        rest = torch.randint(1, len(LETTERS), (size, 5), generator=draw).tolist()
+        texts = ["".join(LETTERS[k] for k in row[: 5 - a]) + LETTERS[0] * a for a, row in zip(range(size, 0, -1), rest, strict=True)]
+        asked = Prompt(prompt.id, prompt.content, {**prompt.meta, "scores": [float(t.count(LETTERS[0])) for t in texts]})
+        pools.append(Preference(asked, tuple(Rollout(asked, t) for t in texts), source="toy"))
+    return pools
+
+
+def toy_unpaired(n: int = 12, seed: int = 0) -> list[Rollout]:
+    """The two sides of `toy_pairs` one by one: `prompt.meta["label"]` is 1 for the chosen, 0 for the rejected."""
+    judged = [(r, 1.0 - i) for pair in toy_pairs(n, seed) for i, r in enumerate(pair.ranked)]
+    return [r.with_(prompt=Prompt(r.prompt.id, r.prompt.content, {**r.prompt.meta, "label": label})) for r, label in judged]
+
+
 def parameters_of(policy: Any) -> list[Tensor]:
     """Copies of the trainable parameters, in order."""
     trainable: Iterable[Parameter] = policy.parameters()
