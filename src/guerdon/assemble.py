@@ -110,6 +110,7 @@ def prepare(method: Method, cfg: Any, given: Mapping[str, Any] | None = None) ->
     prepared = Prepared(method, cfg, needs, {}, given)
     for name in ("model", "data", "reward"):
         check_writable(name, getattr(cfg, name, None), prepared)
+    domains.check_engine(cfg, method.card.domain, needs, given)
     data: dict[str, domains.Data] = {}
     for name in needs:
         if name in domains.DATA:

@@ -100,6 +100,10 @@ class LoraConfig(Checked):
         return 2.0 * self.rank if self.alpha is None else self.alpha
 
 
+ENGINES = ("own", "transformers", "vllm")
+"""Who may draw samples of a text model, beside a server by its address."""
+
+
 @dataclass(frozen=True)
 class Run(Checked):
     """What every run has, whatever the method."""
@@ -111,6 +115,12 @@ class Run(Checked):
     dtype: Literal["float32", "bfloat16"] = knob("float32", "number format of the weights of text models")
     compute: Literal["auto", "float32", "bfloat16"] = knob(
         "auto", "number format of their matrix products in learning; auto: bfloat16 where the hardware is fast at it"
+    )
+    engine: str = knob(
+        "own",
+        "who draws samples of text models: own, transformers, vllm, or the address of a vLLM server, http://host:8000",
+        check=lambda engine: engine.partition("?")[0] in ENGINES or engine.startswith(("http://", "https://")),
+        expected="own, transformers, vllm, or the address of a vLLM server (http://host:8000)",
     )
     checkpoint_activations: bool = knob(False, "compute each layer a second time in the backward pass: less memory, a third more time")
     keep_memory: bool = knob(True, "hold on to freed memory between steps (Linux with glibc): faster, given back at the end")

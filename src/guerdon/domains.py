@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guerdon.config import LoraConfig, Run, Sampling
+from guerdon.config import LoraConfig, Run, Sampling, run_of
 from guerdon.errors import UserError, nearest
 
 DATA = ("prompts", "pairs", "demos", "pools", "unpaired", "stepwise")
@@ -108,19 +108,41 @@ text_prompts, text_pairs, text_demos, text_pools, text_unpaired, text_stepwise =
 
 
 def text_policy(cfg: Any, key: Any) -> Any:
+    return causal(cfg, key, engine=run_of(cfg).engine)
+
+
+def causal(cfg: Any, key: Any, **more: Any) -> Any:
+    """A language model with the settings of the config."""
     from guerdon.policies.text import TextPolicy
 
     sampling = getattr(cfg, "sampling", None)
     drawn = ("temperature", "top_p", "top_k", "max_new") if isinstance(sampling, Sampling) else ()
     options = {name: getattr(sampling, name) for name in drawn}
     options |= {name: getattr(cfg, name) for name in ("max_length", "layout", "chat_template", "raw") if hasattr(cfg, name)}
-    return TextPolicy.load(cfg.model, **lora(cfg, key), **place(cfg), **options)
+    return TextPolicy.load(cfg.model, **lora(cfg, key), **place(cfg), **options, **more)
+
+
+def check_engine(cfg: Any, name: str, needs: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Whether the rollout engine of the config is there, before anything large is loaded. Raises UserError."""
+    engine = run_of(cfg).engine
+    if engine == "own":
+        return
+    if name != "text" or "policy" not in needs:
+        raise UserError(f"engine {engine!r} draws samples of a text model, and this method has none", hint="leave --engine out")
+    if "policy" in given:
+        raise UserError(
+            f"engine {engine!r} and a policy that was made in Python",
+            hint=f"give it to the policy: TextPolicy.load(..., engine={engine!r})",
+        )
+    from guerdon.policies.engines.base import open_engine
+
+    open_engine(engine)
 
 
 def text_prm(cfg: Any, key: Any) -> Any:
     """A second copy of the policy, to be trained as a process reward model."""
     other = getattr(cfg, "prm_model", None)
-    return text_policy(dataclasses.replace(cfg, model=other) if other else cfg, key)
+    return causal(dataclasses.replace(cfg, model=other) if other else cfg, key)
 
 
 def text_scorer(cfg: Any, key: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import subprocess
 import sys
 import threading
@@ -11,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import torch
 
+import guerdon
+from guerdon import cli
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped, UserError
 from guerdon.policies.engines import base, contract
@@ -489,6 +492,41 @@ def test_a_refused_request_says_why(folders):
 
     with served(folders["llama"], Full) as (policy, _), pytest.raises(RunStopped, match=r"refused .* out of memory \(status 400\)"):
         policy.sample(PROMPTS, 3, Key(0))
+
+
+# ---------------------------------------------------------------- in a run
+
+
+def test_a_run_draws_with_the_engine_of_its_settings(tmp_path, folders):
+    """`model.generate` draws the own decoder's tokens, so the whole run comes out alike."""
+    rows = [{"prompt": p.content} for p in PROMPTS]
+    settings = {"data": rows, "reward": lambda text: float(len(text)), "batch": 2, "n": 3, "max_new": 8, "steps": 2, "progress": False}
+    runs = [
+        guerdon.train("grpo", model=folders["llama"], engine=engine, out=tmp_path / engine, **settings)
+        for engine in ("own", "transformers")
+    ]
+    assert runs[0].metrics["reward"] == runs[1].metrics["reward"]
+    assert json.loads((tmp_path / "transformers" / "config.json").read_text())["config"]["run"]["engine"] == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["check", "grpo", "--engine", "vlm"], "run.engine: got 'vlm', expected own, transformers, vllm, or the address of a vLLM server"),
+        (["check", "grpo", "--engine", "http://127.0.0.1:9"], "no server answers at http://127.0.0.1:9"),
+        (["check", "bradley_terry", "--engine", "transformers"], "this method has none"),
+        (["check", "reinforce", "--engine", "transformers"], "this method has none"),
+    ],
+)
+def test_settings_that_cannot_work(argv, message, capsys):
+    assert cli.main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_policy_made_in_python_brings_its_own_engine(folders):
+    with pytest.raises(UserError, match="made in Python") as error:
+        guerdon.train("grpo", model=TextPolicy.load(folders["llama"]), engine="transformers", data=[{"prompt": "Hi"}], reward="vader")
+    assert "TextPolicy.load(..., engine='transformers')" in str(error.value)
 
 
 # ---------------------------------------------------------------- vLLM itself

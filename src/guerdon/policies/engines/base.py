@@ -11,11 +11,10 @@ from urllib.parse import parse_qsl
 
 import torch
 
+from guerdon.config import ENGINES
 from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
 from guerdon.policies.generate import Drawn, Sampler
-
-NAMES = ("own", "transformers", "vllm")
 
 
 class Engine(Protocol):
@@ -46,7 +45,7 @@ class Engine(Protocol):
 class Spec:
     """An engine as it is written in a config: `vllm?gpu_memory_utilization=0.4`, `http://host:8000?folder=/shared/weights`.
 
-    name: one of `NAMES`, or "http". url: of a server. options: what stands behind the question mark.
+    name: one of `ENGINES`, or "http". url: of a server. options: what stands behind the question mark.
     """
 
     name: str
@@ -60,9 +59,9 @@ class Spec:
         options = {key: plain(value) for key, value in parse_qsl(query, keep_blank_values=True)}
         if name.startswith(("http://", "https://")):
             return cls("http", name.rstrip("/").removesuffix("/v1"), options)
-        if name not in NAMES:
-            known = f"engines: {', '.join(NAMES)}, or the address of a vLLM server (http://host:8000)"
-            close = nearest(name, NAMES)
+        if name not in ENGINES:
+            known = f"engines: {', '.join(ENGINES)}, or the address of a vLLM server (http://host:8000)"
+            close = nearest(name, ENGINES)
             raise UserError(f"unknown engine {text!r}", hint=f"{close} {known}" if close.startswith("did") else known)
         if options and name != "vllm":
             raise UserError(f"engine {name!r} takes no options, got {', '.join(options)}", hint=f"--engine {name}")
