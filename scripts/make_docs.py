@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, DOCS = ROOT / "src" / "guerdon", ROOT / "docs"
@@ -21,7 +22,7 @@ INNER = {  # modules of those parts that nobody calls from outside
     "data": ("build_answers", "build_pairs", "build_steps", "chat", "convert", "layouts", "record_files", "row", "show"),
     "rewards": ("bounded", "foreign", "read", "returned", "sandbox"),
     "policies": ("codec", "gemma", "generate", "head", "loading", "packing", "weights"),
-    "testing": ("say", "models"),
+    "testing": ("say", "models", "completions"),
 }
 
 
@@ -44,28 +45,55 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def papers() -> Iterator[tuple[str, str]]:
-    from guerdon import catalog, settings
+    """A page for each module: its method, or its table of methods."""
+    from guerdon import catalog
     from guerdon.errors import UserError
 
-    for name in catalog.names():
-        method = catalog.load(name)
-        card = method.card
-        where = f"[arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv}), " if card.arxiv else ""
-        text = f"# {name}\n\n*{card.title}* ({where}{card.year}). Family: {card.family}; domain: {card.domain}.\n\n{card.idea}.\n\n"
-        text += f"{spaced(card.doc)}\n\n## Run it\n\n```\nguerdon run {name}\n```\n\n"
-        text += f"At full size:\n\n```\n{card.full_size}\n```\n\n" if card.full_size else ""
-        rows = [(f"`{path}`", kind, f"`{default}`", meaning) for path, kind, default, meaning in settings.describe(method.Config)]
-        text += "## Settings\n\n" + table(("setting", "type", "default", "meaning"), rows)
-        text += f"\nPut together from: {', '.join(f'`{piece}`' for piece in card.uses)}. Source: `src/guerdon/papers/{name}.py`.\n"
-        text += f"\n## Claim\n\n{card.claim}.\n\n"
+    for path in catalog.modules("papers"):
+        cards = catalog.read_cards(path)
+        if cards[0].name != path.stem:
+            yield path.stem, methods_table(path.stem, [card.name for card in cards])
+            continue
+        text = f"# {path.stem}\n\n" + method_text(path.stem) + f"\n## Claim\n\n{cards[0].claim}.\n\n"
         try:
-            claim = catalog.load_claim(name).CLAIM
+            claim = catalog.load_claim(path.stem).CLAIM
         except UserError:
-            yield name, text
+            yield path.stem, text
             continue
         rows = [("method", claim.method), ("baseline", claim.baseline), ("metric", f"{claim.metric} ({claim.direction})")]
         rows += [("margin", f"{claim.margin:g}"), ("setting", claim.setting), ("seeds", ", ".join(map(str, claim.seeds)))]
-        yield name, text + table(("", ""), rows) + f"\n```\nguerdon reproduce {name}\n```\n"
+        yield path.stem, text + table(("", ""), rows) + f"\n```\nguerdon reproduce {path.stem}\n```\n"
+
+
+def method_text(name: str, level: str = "##", known: Collection[str] = ()) -> str:
+    """A method: its card, its docstring, how to run it, its settings but for those `known` already."""
+    from guerdon import catalog, settings
+
+    method = catalog.load(name)
+    card = method.card
+    where = f"[arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv}), " if card.arxiv else ""
+    text = f"*{card.title}* ({where}{card.year}). Family: {card.family}; domain: {card.domain}.\n\n{card.idea}.\n\n"
+    text += f"{spaced(card.doc)}\n\n{level} Run it\n\n```\nguerdon run {name}\n```\n\n"
+    text += f"At full size:\n\n```\n{card.full_size}\n```\n\n" if card.full_size else ""
+    rows = [(f"`{path}`", kind, f"`{default}`", meaning) for path, kind, default, meaning in settings.describe(method.Config)]
+    shown = [row for row in rows if row[0] + row[2] not in known]
+    more = "Also the settings that all methods of this page share.\n\n" if known else ""
+    text += f"{level} Settings\n\n{more}" + (table(("setting", "type", "default", "meaning"), shown) if shown else "None of its own.\n")
+    return text + f"\nPut together from: {', '.join(f'`{piece}`' for piece in card.uses)}. Source: `src/guerdon/papers/{card.module}.py`.\n"
+
+
+def methods_table(module: str, names: list[str]) -> str:
+    """The page of a table: what it is, the settings its methods share, and a section for each method."""
+    from guerdon import catalog, settings
+
+    doc = ast.get_docstring(ast.parse((PACKAGE / "papers" / f"{module}.py").read_text(encoding="utf-8"))) or ""
+    described = [settings.describe(catalog.load(name).Config) for name in names]
+    shared = [row for row in described[0] if all(any(row[0] == r[0] and row[2] == r[2] for r in rows) for rows in described)]
+    text = f"# {module}\n\n{doc}\n\n" + "".join(f"- [{name}](#{name}): {catalog.card(name).idea}\n" for name in names)
+    rows = [(f"`{path}`", kind, f"`{default}`", meaning) for path, kind, default, meaning in shared]
+    text += "\n## Shared settings\n\n" + table(("setting", "type", "default", "meaning"), rows)
+    known = {f"`{row[0]}``{row[2]}`" for row in shared}
+    return text + "".join(f"\n## {name}\n\n{method_text(name, '###', known)}" for name in names)
 
 
 def spaced(doc: str) -> str:
@@ -78,8 +106,14 @@ def spaced(doc: str) -> str:
 def papers_index() -> str:
     from guerdon import catalog
 
-    rows = [(f"[{c.name}]({c.name}.md)", c.family, c.domain, c.arxiv or str(c.year), c.idea) for c in catalog.cards()]
+    cards = sorted(catalog.cards(), key=lambda c: (c.family, c.name))
+    rows = [(f"[{c.name}]({place(c)})", c.family, c.domain, c.arxiv or str(c.year), c.idea) for c in cards]
     return "# Methods\n\n" + table(("name", "family", "domain", "arXiv", "idea"), rows)
+
+
+def place(card: Any) -> str:
+    """Where a method is written up."""
+    return f"{card.module}.md" + ("" if card.name == card.module else f"#{card.name}")
 
 
 # ---------------------------------------------------------------- reference

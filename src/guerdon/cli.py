@@ -118,13 +118,18 @@ def papers(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("name", "family", "arxiv", "idea"):
-        table.add_column(name, no_wrap=name != "idea", header_style="bold")
-    for card in found:
-        table.add_row(card.name, card.family, card.arxiv, card.idea)
     console = Console()
-    console.print(table)
+    width = max(len(card.name) for card in found)
+    for family in sorted({card.family for card in found}):
+        table = Table(
+            box=None, pad_edge=False, padding=(0, 2, 0, 0), title=family, title_justify="left", title_style="bold", show_header=False
+        )
+        table.add_column(no_wrap=True, min_width=width)
+        table.add_column(no_wrap=True, min_width=10)
+        table.add_column()
+        for card in (card for card in found if card.family == family):
+            table.add_row(card.name, card.arxiv, card.idea)
+        console.print(table)
     console.print("\nguerdon show NAME: title, claim and settings. guerdon run NAME: train.", highlight=False)
     return 0
 
@@ -155,7 +160,8 @@ def show(args: argparse.Namespace) -> int:
     console.print(f"[bold]{escape(card.name)}[/bold]  {escape(card.title)}, {card.year}", highlight=False)
     console.print(f"{card.family}, arXiv {card.arxiv}: https://arxiv.org/abs/{card.arxiv}\n", highlight=False)
     console.print(card.doc + "\n", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"[bold]Claim[/bold]: {escape(card.claim)}\n[bold]Uses[/bold]: {', '.join(card.uses)}\n", highlight=False)
+    claim = f"[bold]Claim[/bold]: {escape(card.claim)}\n" if card.claim else ""
+    console.print(f"{claim}[bold]Uses[/bold]: {', '.join(card.uses)}\n", highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title="Settings", title_justify="left", title_style="bold")
     for name in ("setting", "default", "meaning, \\[unit], choices"):
         table.add_column(name, no_wrap=name != "meaning, \\[unit], choices", header_style="bold")

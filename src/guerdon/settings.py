@@ -61,19 +61,20 @@ class Leaf:
 
 
 def leaves(cls: type, prefix: str = "", base: Any = None) -> list[Leaf]:
-    """All settable values of a dataclass, nested groups included, in order. base: an instance that supplies the defaults."""
+    """All settable values of a dataclass: its own in order, then those of its groups. base: an instance that supplies the defaults."""
     found: list[Leaf] = []
+    grouped: list[Leaf] = []
     hints, hidden = typing.get_type_hints(cls), shadowed(cls)
     for f in fields(cls):
         default = getattr(base, f.name) if base is not None else default_of(f)
         group = group_of(hints[f.name])
         if group is not None:
             inner = leaves(group, f"{prefix}{f.name}.", None if default is MISSING else default)
-            found += [leaf for leaf in inner if leaf.path not in hidden]
+            grouped += [leaf for leaf in inner if leaf.path not in hidden]
             continue
         common, meta = COMMON.get(f.name, ("", "")), f.metadata
         found.append(Leaf(prefix + f.name, hints[f.name], default, meta.get("help") or common[0], meta.get("unit") or common[1]))
-    return found
+    return found + grouped
 
 
 def with_run(cls: type) -> type:
