@@ -10,19 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guerdon.config import LoraConfig, Optim
+from guerdon.core.reduce import token_mean
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import RunStopped
+from guerdon.learn.learner import Adam, Learner
+from guerdon.learn.offline import offline
 from guerdon.learn.run import run
 from guerdon.papers import dpo
 from guerdon.policies.lora import Lora
 from guerdon.policies.ref_cache import LARGE, Disk, Once, disk_for, names_of
-from guerdon.policies.refs import Frozen
+from guerdon.policies.refs import Ema, Frozen
 from guerdon.policies.text import TextPolicy
 from guerdon.testing import ToyPolicy, check_recipe, toy_demos
 from guerdon.testing.models import small_model
 from guerdon.testing.say import same
-from guerdon.types import Outputs, Preference, Prompt, Rollout
+from guerdon.types import Outputs, Preference, Prompt, Rollout, Term, decisions
 
 TEXTS = [" was great", " comes too late, but worth it.", " no", " is long", " was fine", " was bad", " was great and long"]
 
@@ -263,3 +266,24 @@ def test_dpo_with_and_without_a_cache_and_killed_ends_with_the_same_bytes(lora, 
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 3
     if not lora:
         check_recipe(lambda: recipe(model), steps=6)  # two and a half epochs
+
+
+def test_nothing_in_a_recipe_holds_on_to_the_reference(model):
+    made = recipe(model, steps=4)
+    once = next(x for x in made.step.args if isinstance(x, Once))
+    twin = weakref.ref(once.ref.policy.model)
+    for t in range(3):  # all five pairs have come
+        assert twin() is not None
+        made.step(t)
+    gc.collect()
+    assert twin() is None
+    made.step(3)
+
+
+def test_rows_of_a_moving_reference_are_not_kept():
+    policy = ToyPolicy(spread=0.1)
+    term = Term("nll", lambda o, b: b.ref_logp - o.logp, over=decisions, reduce=token_mean)
+    common = dict(learner=Learner(policy, [term], Adam(0.5)), items=toy_demos(4), collate=policy.collate, batch=4, steps=3, key=Key(0))
+    fixed, moving = offline(**common, ref=Frozen(policy)), offline(**common, ref=Ema(policy, 0.5))
+    assert any(isinstance(x, Once) for x in fixed.step.args)
+    assert not any(isinstance(x, Once) for x in moving.step.args)
