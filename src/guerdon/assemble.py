@@ -9,16 +9,17 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guerdon import domains, settings
 from guerdon.allocator import keep_memory
-from guerdon.catalog import Method, load
+from guerdon.catalog import Method, cards, find, load
 from guerdon.config import BUILT_IN, Run, run_of
-from guerdon.errors import UserError
+from guerdon.errors import UserError, WrongKind
 
 if TYPE_CHECKING:
     from guerdon.core.rng import Key
@@ -114,11 +115,24 @@ def prepare(method: Method, cfg: Any, given: Mapping[str, Any] | None = None) ->
     data: dict[str, domains.Data] = {}
     for name in needs:
         if name in domains.DATA:
-            data[name] = given[name] if name in given else domain.load(name, cfg, prepared.key.fold("data"))
+            data[name] = given[name] if name in given else fitting(method, partial(domain.load, name, cfg, prepared.key.fold("data")))
             if not len(data[name].items):
                 raise UserError(f"{cfg.data}: no {name}", hint="give data with at least one row")
+            getattr(cfg, "check", lambda items: None)(data[name].items)
     prepared = dataclasses.replace(prepared, data=data)
     return try_rewards(prepared, domain) if "reward" in needs else prepared
+
+
+def fitting(method: Method, load: Callable[[], domains.Data]) -> domains.Data:
+    """What `load` gives; data of another kind than the method learns from is refused with the names of methods that learn from it."""
+    try:
+        return load()
+    except WrongKind as error:
+        others = [c.name for c in cards() if error.found in c.uses and c.domain == method.card.domain]
+        if not others:
+            raise
+        own_first = sorted(others, key=lambda name: (find(name).stem != name, name))
+        raise UserError(f"{error}\n  {method.name} does not learn from such data; {', '.join(own_first[:4])} do") from None
 
 
 def inputs(method: Method) -> tuple[str, ...]:
@@ -282,7 +296,7 @@ def train(
     found, cfg = configure(method, values, file=config)
     if "data" in given:
         rows = given.pop("data")
-        given |= {kind: domains.given_rows(rows, kind) for kind in inputs(found) if kind in domains.DATA}
+        given |= {kind: fitting(found, partial(domains.given_rows, rows, kind)) for kind in inputs(found) if kind in domains.DATA}
     if "model" in given:
         given[next(name for name in domains.MODELS if name in inputs(found))] = given.pop("model")
     prepared = prepare(found, cfg, given)

@@ -13,6 +13,14 @@ class UserError(ValueError):
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
 
 
+class WrongKind(UserError):
+    """Data of another kind than asked for; `found` is the kind it could serve as."""
+
+    def __init__(self, message: str, *, hint: str = "", found: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.found = found
+
+
 class RunStopped(RuntimeError):
     """A run that must not go on (all rewards NaN, loss not finite, disk full). What was learnt so far is kept on disk."""
 

@@ -193,7 +193,8 @@ def exo(win_logratio: PerPair, lose_logratio: PerPair, *, beta: Number = 0.5, ep
 def discopop(win_logratio: PerPair, lose_logratio: PerPair, *, beta: Number = 0.05, tau: Number = 0.05) -> PerPair:
     """A loss found by language models: `-(1 - g) LS(h) + g e^-h` with `h = beta D`, `g = sigmoid(h / tau)`.
 
-    Not convex. tau: > 0. The exponent is cut at 80, a house choice (g is 0 there).
+    Not convex: with beta = tau = .05 it *rises* from D = -2.37 to 1.44, so that equal pairs go the wrong way at first (a published
+    property, not an error). tau: > 0. The exponent is cut at 80, a house choice (g is 0 there).
     Source: Lu et al. 2024, arXiv 2406.08414, equation 5 (log-ratio modulated loss).
     """
 

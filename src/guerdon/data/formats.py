@@ -14,7 +14,7 @@ from guerdon.data.layouts import EXPLAINED, ID, KEPT, KINDS, LAYOUTS, OPTIONAL_T
 from guerdon.data.records import Record
 from guerdon.data.row import Row
 from guerdon.data.show import first_item
-from guerdon.errors import UserError, nearest
+from guerdon.errors import UserError, WrongKind, nearest
 
 T = TypeVar("T")
 LOOK = 100  # rows looked at to learn which columns there are
@@ -181,7 +181,7 @@ def _suggest(layout: Layout, present: Mapping[str, Any]) -> str:
     return f"the columns are {', '.join(present) or 'none'}; name them with columns={{target: column}}"
 
 
-def _no_layout(present: Mapping[str, Any], kind: str, source: str, other: Layout | None) -> UserError:
+def _no_layout(present: Mapping[str, Any], kind: str, source: str, other: Layout | None) -> WrongKind:
     def distance(layout: Layout) -> tuple[float, ...]:
         missing = _missing(layout, present)
         return (layout.kind != kind, sum(not c for c in missing.values()), len(missing), len(missing) - len(layout.columns))
@@ -189,9 +189,10 @@ def _no_layout(present: Mapping[str, Any], kind: str, source: str, other: Layout
     candidates = [x for x in reversed(LAYOUTS) if x.serves(kind)]  # of equals the most general, which stands last
     best = min(candidates, key=distance)
     looks = f"; they look like {KINDS[other.kind]} (layout {other.name!r})" if other else ""
-    return UserError(
+    return WrongKind(
         f"{source} has the columns {', '.join(present) or 'none'}, which do not make {KINDS[kind]}{looks}",
         hint=f"the nearest layout is {best.name!r}: {_lacks(best, present)}; {_suggest(best, present)}",
+        found=other.kind if other else "",
     )
 
 

@@ -116,7 +116,7 @@ class PairView:
     def shortened(self, alpha: float) -> Couple:
         """The log-ratio with decisions beyond the shorter response of the pair weighed by alpha (`preference.ld_sum`)."""
         batch, length = self.rows.batch, self.rows.length
-        if not torch.equal(batch.pairs.flatten().unique(), torch.arange(len(batch), device=batch.pairs.device)):
+        if len(batch.pairs.flatten().unique()) < batch.pairs.numel():
             raise UserError(f"{self.rows.method} shortens each response to its partner", hint="give pairs, not longer ranked lists")
         partner = torch.empty_like(length)
         partner[batch.pairs] = length[batch.pairs.flip(1)]

@@ -1,93 +1,27 @@
-"""What the tables of direct-alignment objectives share: settings, and the recipe of learning from given pairs, lists or verdicts.
+"""What direct-alignment objectives learn from: pairs, ranked lists, or single judged responses.
 
-A row of a table is a dataclass that derives from `Paired`, `Listed` or `Unpaired`: its own settings, and `loss`, the objective on a view
-of the batch (`learn.alignment`).
+A row of a table is a dataclass that derives from one of these three: its own settings, and `loss`, the objective on a view of the batch
+(`learn.alignment`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from guerdon.config import Checked, LoraConfig, Optim, knob, run_of
+from guerdon.config import knob
 from guerdon.core.rng import Key
-from guerdon.data.checks import check_pairs
-from guerdon.learn.alignment import LOGP, PairView, Running, pair_term
-from guerdon.learn.learner import learner_for
-from guerdon.learn.offline import offline, steps_of
+from guerdon.data.checks import check_lists, check_pairs, check_unpaired
+from guerdon.learn.alignment import ListView, PairView, RowView, list_batch, list_term, pair_term, row_batch, row_term
 from guerdon.learn.verbs import pair_batch
-from guerdon.policies.refs import Frozen, Reference
-from guerdon.types import Batch, Metrics, Policy, Preference, Recipe, Term
+from guerdon.types import Batch, Policy, Preference, Recipe, Rollout, Term
 
-LEASH = "strength of the leash to the reference"
+from ._alignment_base import LEASH, Offline
 
-
-@dataclass(frozen=True)
-class Offline(Checked):
-    """Settings and recipe of every objective that learns from what is given.
-
-    REFERENCE: whether it compares with the policy it started from. RUNNING: metrics whose running means it reads.
-    """
-
-    NAME: ClassVar[str] = ""
-    REFERENCE: ClassVar[bool] = True
-    NEEDS: ClassVar[frozenset[str]] = LOGP
-    RUNNING: ClassVar[tuple[str, ...]] = ()
-
-    model: str = knob("tiny", "the policy to start from: tiny, a folder, or a hub name")
-    data: str = knob("human-ratings:movie", "preference pairs: a file, a folder, a hub name, or a named source")
-    batch: int = knob(32, "pairs a step", unit="pairs", at_least=1)
-    epochs: float = knob(1.0, "passes over the data", unit="passes", above=0)
-    steps: int | None = knob(None, "updates to make; none: as many as `epochs` gives", unit="updates", at_least=1)
-    optim: Optim = Optim(lr=1e-4, warmup=10, decay="linear")
-    lora: LoraConfig = LoraConfig()
-
-    @property
-    def reward(self) -> float:
-        """What a nat of log-ratio is worth in the rewards that are logged."""
-        return getattr(self, "beta", 1.0)
-
-    def reference(self, policy: Policy) -> Reference | None:
-        """What the policy is compared with."""
-        return Frozen(policy) if self.REFERENCE else None
-
-    def collate(self, policy: Policy, items: Sequence[Any]) -> Batch:
-        """The items of a step as a batch."""
-        raise NotImplementedError
-
-    def columns(self, progress: float, running: Mapping[str, float], key: Key, rows: int) -> Mapping[str, float | Tensor]:
-        """Further columns of a batch. progress: share of the updates made, in [0, 1). running: see RUNNING; empty at the start."""
-        return {}
-
-    def recipe(self, policy: Policy, items: Sequence[Any], terms: Sequence[Term], key: Key) -> Recipe:
-        """Offline learning with the reference, the columns and the running means of this objective."""
-        steps = self.steps or steps_of(len(items), self.batch, None, self.epochs)
-        learner, ref = learner_for(policy, terms, self.optim, steps), self.reference(policy)
-        running = Running(self.RUNNING) if self.RUNNING else None
-
-        def collate(part: Sequence[Any]) -> Batch:
-            data = self.collate(policy, part)
-            known = running.values if running else {}
-            more = self.columns(learner.updates / steps, known, key.fold("columns", learner.updates), len(data))
-            columns = {name: torch.as_tensor(x, dtype=torch.float32).expand(len(data)) for name, x in more.items()}
-            return data.with_(extra={**data.extra, **columns})
-
-        cache = run_of(self).ref_cache
-        made = offline(learner=learner, items=items, collate=collate, batch=self.batch, steps=steps, ref=ref, ref_cache=cache, key=key)
-        if running is None:
-            return made
-
-        def step(t: int) -> Metrics:
-            metrics = made.step(t)
-            running.update(metrics)
-            return metrics
-
-        return dataclasses.replace(made, step=step, state={**made.state, "running": running})
+__all__ = ["LEASH", "Listed", "Paired", "Unpaired"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +48,63 @@ class Paired(Offline):
     def collate(self, policy: Policy, items: Sequence[Preference]) -> Batch:
         return pair_batch(policy, items)
 
+    def check(self, items: Sequence[Any]) -> None:
+        """Raise UserError for items that this objective cannot learn from."""
+        check_pairs(items, self.NAME, ties=self.TIES, gaps=self.GAPS)
+
     def build(self, policy: Policy, pairs: Sequence[Preference], key: Key) -> Recipe:
         """The recipe on these pairs."""
-        check_pairs(pairs, self.NAME, ties=self.TIES, gaps=self.GAPS)
+        self.check(pairs)
         return self.recipe(policy, pairs, self.terms(), key)
+
+
+@dataclass(frozen=True)
+class Listed(Offline):
+    """An objective on ranked lists of responses."""
+
+    data: str = knob("human-ratings:movie?list=4", "ranked lists of responses: a file, a folder, a hub name, or a named source")
+    batch: int = knob(8, "lists a step", unit="lists", at_least=1)
+
+    def loss(self, view: ListView) -> Tensor:
+        """`(G,)`."""
+        raise NotImplementedError
+
+    def collate(self, policy: Policy, items: Sequence[Preference]) -> Batch:
+        return list_batch(policy, items)
+
+    def check(self, items: Sequence[Any]) -> None:
+        """Raise UserError for items that this objective cannot learn from."""
+        check_lists(items, self.NAME)
+
+    def build(self, policy: Policy, pools: Sequence[Preference], key: Key) -> Recipe:
+        """The recipe on these lists."""
+        self.check(pools)
+        return self.recipe(policy, pools, [list_term(self.NAME, self.loss, needs=self.NEEDS)], key)
+
+
+@dataclass(frozen=True)
+class Unpaired(Offline):
+    """An objective on single responses judged good or bad."""
+
+    data: str = knob("human-ratings:movie", "judged responses; of pairs, the chosen responses count as good, the rejected ones as bad")
+    batch: int = knob(64, "judged responses a step", unit="responses", at_least=2)
+
+    def loss(self, view: RowView) -> Tensor:
+        """`(N,)`."""
+        raise NotImplementedError
+
+    def term(self) -> Term:
+        """The loss, with the rewards that users watch."""
+        return row_term(self.NAME, self.loss, reward=self.reward, needs=self.NEEDS)
+
+    def collate(self, policy: Policy, items: Sequence[Rollout]) -> Batch:
+        return row_batch(policy, items)
+
+    def check(self, items: Sequence[Any]) -> None:
+        """Raise UserError for items that this objective cannot learn from."""
+        check_unpaired(items, self.NAME)
+
+    def build(self, policy: Policy, unpaired: Sequence[Rollout], key: Key) -> Recipe:
+        """The recipe on these judged responses."""
+        self.check(unpaired)
+        return self.recipe(policy, unpaired, [self.term()], key)

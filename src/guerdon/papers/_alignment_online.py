@@ -18,7 +18,7 @@ from guerdon.learn.verbs import collate, judge, pair_batch, pieces_of, rollout_m
 from guerdon.policies.refs import Lagged, Reference
 from guerdon.types import Batch, Metrics, Policy, Preference, Prompt, Recipe, Reward, Rollout, Score
 
-from ._alignment import LEASH
+from ._alignment_base import LEASH
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from guerdon.core import preference_lists
 from guerdon.learn.alignment import ListView
 from guerdon.types import Paper
 
-from ._alignment import LEASH
-from ._alignment_kinds import Listed
+from ._alignment import LEASH, Listed
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from torch import Tensor
 from guerdon.config import knob
 from guerdon.core import preference_unpaired
 from guerdon.core.rng import Key
-from guerdon.data.checks import check_unpaired
 from guerdon.data.cursor import Cursor
 from guerdon.learn.alignment import RowView, mismatched, row_batch
 from guerdon.learn.learner import learner_for
@@ -20,8 +19,7 @@ from guerdon.learn.verbs import row_sum, update_with_ref
 from guerdon.policies.refs import Frozen
 from guerdon.types import Metrics, Paper, Policy, Recipe, Rollout
 
-from ._alignment import LEASH
-from ._alignment_kinds import Unpaired
+from ._alignment import LEASH, Unpaired
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class KTO(Unpaired):
         return preference_unpaired.kto(view.logratio, view.desirable, view.column("kl"), beta=self.beta, **weights)
 
     def build(self, policy: Policy, unpaired: Sequence[Rollout], key: Key) -> Recipe:
-        check_unpaired(unpaired, self.NAME)
+        self.check(unpaired)
         steps = self.steps or steps_of(len(unpaired), self.batch, None, self.epochs)
         cursor, ref = Cursor(unpaired, self.batch, key.fold("items")), Frozen(policy)
         learner = learner_for(policy, [self.term()], self.optim, steps)

@@ -18,6 +18,7 @@ from guerdon.config import Checked, LoraConfig, Optim, knob
 from guerdon.core import reward_loss
 from guerdon.core.reduce import mean
 from guerdon.core.rng import Key
+from guerdon.data.checks import check_pairs
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline, steps_of
 from guerdon.learn.verbs import chosen, pair_batch, rejected
@@ -80,6 +81,7 @@ def centering_term(coef: float) -> Term:
 
 
 def build(cfg: Config, scorer: Policy, pairs: Sequence[Preference], key: Key) -> Recipe:
+    check_pairs(pairs, "bradley_terry", ties=cfg.votes)
     steps = cfg.steps or steps_of(len(pairs), cfg.batch, None, cfg.epochs)
     terms = [term(cfg.margin, cfg.votes)] + ([centering_term(cfg.centering)] if cfg.centering else [])
     return offline(

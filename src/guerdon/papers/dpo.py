@@ -19,6 +19,7 @@ from guerdon.config import Checked, LoraConfig, Optim, knob, run_of
 from guerdon.core import preference
 from guerdon.core.reduce import mean
 from guerdon.core.rng import Key
+from guerdon.data.checks import check_pairs
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline, steps_of
 from guerdon.learn.verbs import chosen, pair_batch, rejected, row_sum
@@ -81,6 +82,7 @@ def term(beta: float, label_smoothing: float = 0.0, votes: bool = False) -> Term
 
 
 def build(cfg: Config, policy: Policy, pairs: Sequence[Preference], key: Key) -> Recipe:
+    check_pairs(pairs, "dpo", ties=cfg.votes)
     steps = cfg.steps or steps_of(len(pairs), cfg.batch, None, cfg.epochs)
     ref = Frozen(policy)
     learner = learner_for(policy, [term(cfg.beta, cfg.label_smoothing, cfg.votes)], cfg.optim, steps)
