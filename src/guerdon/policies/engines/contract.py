@@ -168,12 +168,13 @@ def _row(policy: Any, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
     assert rollout.logp is not None
     ids, logp = rollout.actions[:TOKENS], rollout.logp[:TOKENS].double()
     cut = rollout.with_(actions=ids, logp=None, mask=torch.ones(len(ids), dtype=torch.bool))
-    logits = policy.forward(policy.collate([cut]), frozenset({"logits"})).extra["logits"][0, : len(ids)].double()
-    logits, at = logits.cpu() * (policy.temperature or 1.0), ids[:, None]
+    out, origin, at = policy.forward(policy.collate([cut]), frozenset({"logp", "logits"})), rollout.origin, ids[:, None]
+    logits = out.extra["logits"][0, : len(ids)].double().cpu() * (policy.temperature or 1.0)
     raw = torch.log_softmax(logits, -1).gather(1, at)[:, 0]
-    origin = rollout.origin
     if origin.temperature == 0:
         return logp, logits.gather(1, at)[:, 0] - logits.max(-1).values, raw
+    if (origin.temperature, origin.top_p, origin.top_k) == (policy.temperature, 1.0, 0):
+        return logp, out.logp[0, : len(ids)].double().cpu(), raw  # as learning will see them
     kept = Sampler(origin.temperature, origin.top_p, origin.top_k).truncate(logits / origin.temperature)
     return logp, torch.log_softmax(kept, -1).gather(1, at)[:, 0], raw
 
