@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from guerdon.core.logprob import LinearLogp, linear_logits, linear_logp
+from guerdon.core.logprob import LinearLogp, Projection, linear_logits, linear_logp
 from guerdon.errors import UserError
+
+STATISTICS = frozenset({"logp", "entropy", "sum_p2", "top_k_mass"})
+"""What `Head.facts` gives by name without a reference; with one also kl_to_ref, kl_from_ref and ref_logp."""
+
+TOP_K = 20
+"""Words that `top_k_mass` counts."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +29,43 @@ class Head:
     scale: float
     softcap: float | None
 
-    def logp(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool) -> LinearLogp:
-        return linear_logp(
+    def of(self, hidden: Tensor) -> Projection:
+        """This head on hidden states `(M, D)`: the form in which `logp` takes a reference."""
+        return Projection(hidden, self.weight, self.bias, self.scale, self.softcap)
+
+    def logp(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool = False, **asked: Any) -> LinearLogp:
+        """`linear_logp` of this head. asked: its sum_p2, top_k, ref, compute, keep."""
+        head = {"bias": self.bias, "scale": self.scale, "softcap": self.softcap}
+        return linear_logp(hidden, self.weight, targets, temperature=temperature, entropy=entropy, **head, **asked)
+
+    def facts(
+        self,
+        need: Set[str],
+        hidden: Tensor,
+        targets: Tensor,
+        temperature: float,
+        *,
+        compute: str = "float32",
+        ref: Projection | None = None,
+    ) -> dict[str, Tensor]:
+        """Those of `STATISTICS` that are in `need`, `(M,)` each, from one pass over the vocabulary; those of a reference when there is one.
+
+        compute: "bfloat16" for products in that format, else they are in the format of the tensors.
+        """
+        if not need & STATISTICS and ref is None:
+            return {}
+        out = self.logp(
             hidden,
-            self.weight,
             targets,
-            bias=self.bias,
-            temperature=temperature,
-            scale=self.scale,
-            softcap=self.softcap,
-            entropy=entropy,
+            temperature,
+            "entropy" in need,
+            sum_p2="sum_p2" in need,
+            top_k=min(TOP_K, len(self.weight)) if "top_k_mass" in need else None,
+            ref=ref,
+            compute=torch.bfloat16 if compute == "bfloat16" else None,
         )
+        found = {name: x for name, x in out._asdict().items() if x is not None}
+        return found if "logp" in need else {name: x for name, x in found.items() if name != "logp"}
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """`(M, V)` in float32."""
@@ -91,3 +124,9 @@ def check_head(model: Any) -> None:
             f"{type(plain(model)).__name__} computes its logits in an unknown way (they differ by {worst:.2g} from head(hidden states))",
             hint="use another model family, or add its logit scaling to guerdon/policies/head.py",
         )
+
+
+def spread(values: Tensor, taken: Tensor) -> Tensor:
+    """`(M, ...)` values put where `taken (N, T)` is True, 0 elsewhere."""
+    out = values.new_zeros(*taken.shape, *values.shape[1:])
+    return out.index_put((taken,), values)

@@ -22,7 +22,7 @@ from guerdon.policies.codec import Codec
 from guerdon.policies.compute import Compute
 from guerdon.policies.engines.base import open_engine
 from guerdon.policies.generate import Drawn, Sampler, decode
-from guerdon.policies.head import check_head, head_of, plain
+from guerdon.policies.head import check_head, head_of, plain, spread
 from guerdon.policies.layout import choose
 from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, load_adapter
@@ -47,7 +47,7 @@ class TextPolicy(Network):
     """
 
     SHARED: ClassVar[tuple[str, ...]] = (*Network.SHARED, "engine")
-    NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "hidden", "logits")
+    NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "sum_p2", "top_k_mass", "hidden", "logits")
     RECURRING: ClassVar[bool] = True  # a rollout gives the same row in every batch
 
     def __init__(
@@ -242,8 +242,10 @@ class TextPolicy(Network):
     def forward(self, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
         """logp `(N, T)` in nats, under logits / temperature; 0 behind the end of a row.
 
-        Asked for by name in `need`: entropy `(N, T)` of the same distribution; in `extra` hidden `(N, T, D)`, the last state before
-        each decision, and logits `(N, T, V)`, float32 and tempered (memory!). Only decisions go through the LM head.
+        Asked for by name in `need`: entropy `(N, T)` of the same distribution p; in `extra` sum_p2 `(N, T)`, the sum of p^2, and
+        top_k_mass `(N, T)`, of its `head.TOP_K` likeliest tokens (no gradient), all in one pass over the vocabulary; hidden `(N, T, D)`,
+        the last state before each decision, and logits `(N, T, V)`, float32 and tempered (memory!). Only decisions go through the LM
+        head. The distance to a reference: `divergence.against`.
         """
         unknown = sorted(need - set(self.NEEDS))
         if unknown:
@@ -254,19 +256,14 @@ class TextPolicy(Network):
         target, taken = torch.cat([p.target for p in parts]), torch.cat([p.taken for p in parts])
         back = torch.argsort(torch.cat(groups))
         head, temperature = head_of(self.model), self.temperature or 1.0
-        logp: Any = None
-        entropy: Any = None
-        if need & {"logp", "entropy"}:
-            out = head.logp(hidden, target, temperature, "entropy" in need)
-            logp = _spread(out.logp, taken)[back]
-            entropy = None if out.entropy is None else _spread(out.entropy, taken)[back]
-        extra: dict[str, Tensor] = {}
+        facts = head.facts(need, hidden, target, temperature, compute=self.compute)
+        extra = {name: spread(x, taken)[back] for name, x in facts.items()}
         if "hidden" in need:
-            extra["hidden"] = _spread(hidden, taken)[back]
+            extra["hidden"] = spread(hidden, taken)[back]
         if "logits" in need:
-            extra["logits"] = _spread(head.logits(hidden, temperature), taken)[back]
-        shown: Any = logp if "logp" in need else None
-        return Outputs(shown, entropy, extra=extra)
+            extra["logits"] = spread(head.logits(hidden, temperature), taken)[back]
+        first: list[Any] = [extra.pop("logp", None), extra.pop("entropy", None)]
+        return Outputs(*first, extra=extra)
 
     def _groups(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Rows that go through the model together: like lengths when padded, else all."""
@@ -333,12 +330,6 @@ def _stack(rows: Sequence[Tensor]) -> Tensor:
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out
-
-
-def _spread(values: Tensor, taken: Tensor) -> Tensor:
-    """`(M, ...)` values put where `taken (N, T)` is True, 0 elsewhere."""
-    out = values.new_zeros(*taken.shape, *values.shape[1:])
-    return out.index_put((taken,), values)
 
 
 def _named_stops(tokenizer: Any, names: Sequence[str]) -> list[int]:
