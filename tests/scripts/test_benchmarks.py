@@ -149,6 +149,7 @@ def test_the_page_says_what_a_reader_must_know(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @NEEDS_TRL
 def test_a_toy_workload_goes_through_both_sides_and_onto_the_page(tmp_path):
     sizes = ["--toy", "--threads", "1", "--repeats", "1", "--budget", "1", "--only", "dpo-short"]
@@ -162,6 +163,7 @@ def test_a_toy_workload_goes_through_both_sides_and_onto_the_page(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @NEEDS_TRL
 def test_both_sides_do_the_same_work(tmp_path):
     """Losses, gradient norms, log-probabilities and entropies of the first step, for every kind of workload."""
