@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guerdon.errors import RunStopped, UserError
 from guerdon.policies import gemma
-from guerdon.policies.codec import Codec
+from guerdon.policies.codec import Codec, Memo
 from guerdon.policies.lora import Lora
 from guerdon.policies.text import TextPolicy
 from guerdon.testing.models import SPECIAL, small_model, small_tokenizer
@@ -311,3 +312,49 @@ def test_gemma_reads_english():
     policy = TextPolicy.load("gemma-3-270m", dtype="bfloat16")
     row = Rollout(Prompt("fox", "The quick brown fox"), " jumps over the lazy dog.", end="length")
     assert policy.forward(policy.collate([row])).logp.mean() > -2
+
+
+def test_a_memo_makes_each_thing_once_and_forgets_when_full():
+    made = []
+
+    def make(name, n=4):
+        return lambda: made.append(name) or list(range(n))
+
+    memo = Memo(size=60)
+    first = memo.ids(("prompt", "a"), make("a"))
+    first.append(99)
+    assert memo.ids(("prompt", "a"), make("a")) == [0, 1, 2, 3] and made == ["a"]
+    assert memo.ids(("prompt", [{"role": "user", "content": "a"}]), make("messages")) == [0, 1, 2, 3] and made[-1] == "messages"
+    memo.ids(("prompt", "b"), make("b", 40))
+    assert memo.ids(("prompt", "c"), make("c", 0)) == []  # 100 held: all forgotten first
+    memo.ids(("prompt", "a"), make("a again"))
+    assert made[-1] == "a again"
+    for _ in range(2):
+        assert memo.text((object(),), lambda: made.append("never kept") or "x") == "x"
+    assert made[-2:] == ["never kept"] * 2
+
+
+def test_encoding_twice_asks_the_tokenizer_once():
+    class Counted:
+        calls: ClassVar[list[str]] = []
+
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def __call__(self, text, **options):
+            self.calls.append(text)
+            return tokenizer(text, **options)
+
+        def apply_chat_template(self, *args, **options):
+            self.calls.append("rendered")
+            return tokenizer.apply_chat_template(*args, **options)
+
+    tokenizer = small_tokenizer()
+    codec = Codec(Counted())
+    one, two = Rollout(CHAT, "fine"), Rollout(Prompt("other", CHAT.content), "fine", end="length")
+    Counted.calls.clear()
+    first = codec.completion_ids(one), codec.prompt_ids(CHAT)
+    assert {"fine", "rendered"} <= set(Counted.calls)
+    Counted.calls.clear()
+    assert (codec.completion_ids(one), codec.prompt_ids(two.prompt)) == first and not Counted.calls
+    assert codec.completion_ids(two) == first[0][: len(codec.completion_ids(two))] and Counted.calls  # cut off: another completion

@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from guerdon.errors import UserError
 from guerdon.types import Prompt, Rollout
 
-KEPT = 4096  # prompts whose rendering is remembered
+
+class Memo:
+    """Texts and token ids by what they were made from, so that an epoch need not render and encode again what the one before did.
+
+    size: characters and tokens to hold; when there are more, all are forgotten. Keys are JSON; what is none is never remembered.
+    """
+
+    def __init__(self, size: int = 2**24) -> None:
+        self.size, self.held = size, 0
+        self._known: dict[bytes, Any] = {}
+
+    def text(self, key: tuple[Any, ...], make: Callable[[], str]) -> str:
+        """`make()`, called once for this key."""
+        return self._get(key, make)
+
+    def ids(self, key: tuple[Any, ...], make: Callable[[], Sequence[int]]) -> list[int]:
+        """`make()`, called once for this key; a new list each time."""
+        return list(self._get(key, lambda: array("i", make())))
+
+    def _get(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        try:
+            name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).digest()
+        except (TypeError, ValueError):
+            return make()
+        if name not in self._known:
+            made = make()
+            if self.held > self.size:
+                self._known.clear()
+                self.held = 0
+            self.held += len(made) + 16
+            self._known[name] = made
+        return self._known[name]
 
 
 class Codec:
@@ -22,14 +56,12 @@ class Codec:
 
     stop: ids that end a completion; the first one closes an offline completion that the template does not close.
     acts: False for a reader of text (a reward model), which needs no stop token.
-    Rendered prompts and their ids are kept for a while: all responses to a prompt share them.
+    What was rendered and encoded is remembered: responses share their prompt, and rows of a data set come again in every epoch.
     """
 
     def __init__(self, tokenizer: Any, *, stop: Iterable[int] = (), raw: bool = False, acts: bool = True) -> None:
         self.tokenizer = tokenizer
-        self._rendered: dict[str, str] = {}
-        self._ids: dict[str, tuple[int, ...]] = {}
-        self._closings: dict[str, list[int]] = {}
+        self.memo = Memo()
         self.chat = bool(getattr(tokenizer, "chat_template", None)) and not raw
         ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*self._end_of_turn(), *ends, *stop]))
@@ -56,10 +88,8 @@ class Codec:
     def render(self, prompt: Prompt) -> str:
         """The prompt's text, up to where the completion starts."""
         if self.chat:
-            key = repr(prompt.content)
-            if key not in self._rendered:
-                _keep(self._rendered, key, self._template(self.messages(prompt), prompt.id, add_generation_prompt=True))
-            return self._rendered[key]
+            render = lambda: self._template(self.messages(prompt), prompt.id, add_generation_prompt=True)
+            return self.memo.text(("prompt", prompt.content), render)
         if not isinstance(prompt.content, str):
             raise UserError(
                 f"prompt {prompt.id!r} is {_short(prompt.content)}, and the model has no chat template",
@@ -106,11 +136,10 @@ class Codec:
         A trailing special token (a tokenizer that closes every text) is left out: the completion goes on from here.
         """
         text = self.render(prompt)
-        if text not in self._ids:
-            _keep(self._ids, text, tuple(self._prompt_ids(text)))
-        if not self._ids[text]:
+        ids = self.memo.ids(("prompt", text), lambda: self._prompt_ids(text))
+        if not ids:
             raise UserError(f"prompt {prompt.id!r} is empty", hint="give at least one character")
-        return list(self._ids[text])
+        return ids
 
     def _prompt_ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text, add_special_tokens=not self.chat).input_ids
@@ -127,17 +156,21 @@ class Codec:
     def completion_ids(self, rollout: Rollout) -> list[int]:
         """Ids of an offline completion; the stop token closes it unless `end` is "length"."""
         content = completion_text(rollout)
+        key = ("completion", rollout.prompt.content, content, rollout.end == "length")
+        return self.memo.ids(key, lambda: self._completion_ids(rollout, content))
+
+    def _completion_ids(self, rollout: Rollout, content: str) -> list[int]:
         text, closing = self.render_turn(rollout.prompt, content)
         ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
         return ids if rollout.end == "length" else ids + self._closing(closing)
 
     def _closing(self, text: str) -> list[int]:
         """Ids of the template's closing up to its first stop token (a newline after it is never sampled), else the stop token."""
-        if text not in self._closings:
-            ids = list(self.tokenizer(text, add_special_tokens=False).input_ids) if text else []
-            end = next((i + 1 for i, token in enumerate(ids) if token in self.stop_ids), None)
-            _keep(self._closings, text, [self.stop_ids[0]] if end is None else ids[:end])
-        return self._closings[text]
+        ids = self.memo.ids(("closing", text), lambda: self.tokenizer(text, add_special_tokens=False).input_ids) if text else []
+        for i, token in enumerate(ids):
+            if token in self.stop_ids:
+                return ids[: i + 1]
+        return [self.stop_ids[0]]
 
     def text(self, ids: Sequence[int]) -> str:
         """Decoded text without special tokens."""
@@ -179,13 +212,6 @@ def completion_text(rollout: Rollout) -> str:
             hint="give a string, or one assistant message",
         )
     return content
-
-
-def _keep(kept: dict[str, Any], key: str, value: Any) -> None:
-    """Remember a value; once there are many, forget the older ones."""
-    if len(kept) >= KEPT:
-        kept.clear()
-    kept[key] = value
 
 
 def _short(value: Any) -> str:

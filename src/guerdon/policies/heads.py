@@ -144,6 +144,10 @@ class Scorer(Network):
         return ids
 
     def _encode(self, rollout: Rollout) -> list[int]:
+        key = ("read", rollout.prompt.content, completion_text(rollout))
+        return self.codec.memo.ids(key, lambda: self._ids(rollout))
+
+    def _ids(self, rollout: Rollout) -> list[int]:
         if not self.causal and not self.codec.chat:
             ids = self.tokenizer(self.codec.render(rollout.prompt), completion_text(rollout)).input_ids
         else:
