@@ -68,6 +68,12 @@ class RowView:
         return found.to(self.batch.mask.device)
 
     @property
+    def aligned(self) -> Tensor:
+        """How typical each response is of the policy (`preference.wpo_aligned`); needs `sum_p2`."""
+        out = self.outputs
+        return preference.wpo_aligned(out.logp, out.extra["sum_p2"].clamp(min=1e-30).log(), self.batch.mask)
+
+    @property
     def desirable(self) -> Tensor:
         """Whether each response was judged good: a label above 1/2."""
         return self.column("label") > 0.5

@@ -12,7 +12,7 @@ from torch import Tensor
 from guerdon.config import knob
 from guerdon.core import preference
 from guerdon.core.rng import Key
-from guerdon.learn.alignment import PairView
+from guerdon.learn.alignment import LOGP, PairView
 from guerdon.types import Paper
 
 from ._alignment import LEASH, Paired
@@ -83,3 +83,32 @@ class BetaDPO(Paired):
     def watch(self, view: PairView) -> Mapping[str, Tensor]:
         win, lose = view.logratio
         return {"margins/raw": win - lose, "margins/square": (win - lose).square()}
+
+
+@dataclass(frozen=True)
+class WPO(Paired):
+    """Weighted preference optimisation.
+
+    Problem: offline pairs were written by other models, and count as if the policy had written them.
+    Idea: weigh each pair by how likely the policy is to write it, token by token compared with a sample of its own.
+    Left out: the hybrid of offline and sampled pairs. The weight stops at 1 (TRL's does not).
+    """
+
+    NAME = "wpo"
+    NEEDS = LOGP | {"sum_p2"}
+    PAPER = Paper(
+        title="WPO: Enhancing RLHF with Weighted Preference Optimization",
+        arxiv="2406.11827",
+        year=2024,
+        family="direct alignment: data strategy",
+        idea="Weigh pairs by how likely the policy is to write them",
+        uses=("pairs", "core.preference.wpo", "core.preference.wpo_aligned"),
+        full_size="guerdon run wpo --lr 5e-7 --batch 128 --model Qwen/Qwen3-8B --data trl-lib/ultrafeedback_binarized",
+    )
+    beta: float = knob(0.01, LEASH, above=0)
+
+    def loss(self, view: PairView) -> Tensor:
+        return preference.wpo(*view.logratio, *view.both(view.rows.aligned), beta=self.beta)
+
+    def watch(self, view: PairView) -> Mapping[str, Tensor]:
+        return {"weights": sum(view.both(view.rows.aligned), torch.zeros(())).clamp(max=0).exp()}

@@ -78,19 +78,22 @@ class ToyPolicy(torch.nn.Module):
         """The letters of a response."""
         return "".join(self.letters[a - 1] for a in actions.tolist() if a)
 
-    def encode(self, rollout: Rollout) -> Tensor:
-        """The decisions that write `rollout.content`: its letters, and the stop unless it ended by length."""
+    def encode(self, rollout: Rollout) -> Rollout:
+        """The rollout with the decisions that write `rollout.content`: its letters, and the stop unless it ended by length."""
+        if rollout.actions is not None:
+            return rollout
         unknown = sorted(set(rollout.content) - set(self.letters))
         if unknown:
             raise UserError(f"the toy policy cannot write {unknown}", hint=f"use the letters {self.letters!r} only")
         ids = [self.letters.index(c) + 1 for c in rollout.content] + ([0] if rollout.end == "stop" else [])
         if len(ids) > self.steps:
             raise UserError(f"{len(ids)} decisions, expected at most {self.steps}", hint="give ToyPolicy more `steps`")
-        return torch.tensor(ids, dtype=torch.long)
+        return rollout.with_(actions=torch.tensor(ids, dtype=torch.long), mask=torch.ones(len(ids), dtype=torch.bool))
 
     def collate(self, rollouts: Sequence[Rollout]) -> Batch:
         """Rows padded on the right to the longest; `old_logp` when every rollout has its log-probabilities."""
-        actions = [r.actions if r.actions is not None else self.encode(r) for r in rollouts]
+        rollouts = [self.encode(r) for r in rollouts]
+        actions = [r.actions for r in rollouts if r.actions is not None]
         width = max((len(a) for a in actions), default=0)
 
         def padded(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -111,7 +114,7 @@ class ToyPolicy(torch.nn.Module):
         return Batch(inputs, padded(chosen, torch.bool), group, group, old_logp=old)
 
     def forward(self, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
-        """Log-probabilities, entropies, values and scores, each only when asked for."""
+        """Log-probabilities, entropies, values and scores, and in `extra` sum_p2 (the sum of p^2), each only when asked for."""
         context, actions, length = (batch.inputs[k] for k in ("context", "actions", "length"))
         width = actions.shape[1]
         table = (self.logits[context, :width] / self.temperature).log_softmax(-1)
@@ -121,6 +124,7 @@ class ToyPolicy(torch.nn.Module):
             entropy=torch.where(real, -(table.exp() * table).sum(-1), 0.0) if "entropy" in need else ABSENT,
             value=torch.where(real, self.value[context, :width], 0.0) if "value" in need else ABSENT,
             score=torch.where(real, self.score[actions], 0.0).sum(1) / length.clamp(min=1) if "score" in need else ABSENT,
+            extra={"sum_p2": torch.where(real, (2 * table).exp().sum(-1), 0.0)} if "sum_p2" in need else {},
         )
 
     def save(self, folder: Path) -> None:
