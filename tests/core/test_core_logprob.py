@@ -429,6 +429,21 @@ def test_bfloat16_with_every_head(head, with_ref):
                 assert (x - y).norm() / y.norm() < 0.02, name
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_as_on_the_cpu(compute):
+    results = []
+    for device in ("cpu", "cuda"):
+        hidden, weight, targets = (x.detach().to(device) for x in language())
+        hidden.requires_grad_(), weight.requires_grad_()
+        out = linear_logp(hidden, weight, targets, compute=compute, ref=Projection(0.9 * hidden, weight), **ALL)
+        grads = torch.autograd.grad((out.logp - 0.1 * out.entropy + out.kl_to_ref).sum(), (hidden, weight))
+        results.append([x.cpu() for x in (*out, *grads)])
+    near = 1e-4 if compute == torch.float32 else 1e-2
+    for x, y in zip(*results, strict=True):
+        assert (x - y).norm() / x.norm() < near
+
+
 # ---------------------------------------------------------------- memory
 
 

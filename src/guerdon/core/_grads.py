@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from guerdon.core._logits import Logits, put
+from guerdon.core._logits import Logits, put, widens
 from guerdon.core._sums import Facts, Kept, LinearLogp
 
 
@@ -120,9 +120,15 @@ class Products:
             self.weight[v:w] = self.part
 
     def _accumulate(self, into: Tensor, x: Tensor, y: Tensor, *, first: bool) -> None:
-        """`into += x @ y`, or `=` at first; narrow products are rounded once each and summed wide."""
+        """`into += x @ y`, or `=` at first; narrow products are summed wide, at worst after being rounded once each."""
         if not self.policy.narrow:
             into.addmm_(x, y, beta=0 if first else 1)
+            return
+        if widens(into.device):
+            if first:
+                torch.mm(x, y, out_dtype=into.dtype, out=into)
+            else:
+                torch.addmm(into, x, y, out_dtype=into.dtype, out=into)
             return
         product = torch.mm(x, y, out=self.grid.buffer("product", into.shape, y.dtype))
         if first:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -139,8 +140,11 @@ class Logits:
         shape = b - a, self.range[1] - self.range[0]
         x = self.grid.buffer(self.name + " logits", shape, self.acc)
         if self.narrow:
-            product = self.grid.buffer(self.name + " product", shape, self.compute)
-            x.copy_(torch.mm(self.operand[a:b], self.right.t(), out=product))
+            if widens(x.device):
+                torch.mm(self.operand[a:b], self.right.t(), out_dtype=self.acc, out=x)
+            else:
+                product = self.grid.buffer(self.name + " product", shape, self.compute)
+                x.copy_(torch.mm(self.operand[a:b], self.right.t(), out=product))
             if not self.of.softcap:
                 return x
             x.add_(self.centre[a:b, None])
@@ -183,6 +187,20 @@ def _split(x: Tensor, dtype: torch.dtype) -> Tensor:
         parts.append(x.to(dtype))
         x = (x - parts[-1]).nan_to_num_(0.0, 0.0, 0.0)  # nothing is left of an infinity
     return torch.stack(parts, -1)
+
+
+@cache
+def widens(device: torch.device) -> bool:
+    """Whether products of bfloat16 matrices can be written and summed in float32 here (CUDA can), found out on a small one."""
+    x = torch.arange(-32, 32, device=device).view(8, 8).to(torch.bfloat16)
+    out = torch.full((8, 8), 0.125, device=device)
+    try:
+        torch.addmm(out, x, x, out_dtype=torch.float32, out=out)
+        product = torch.mm(x, x, out_dtype=torch.float32, out=torch.empty_like(out))
+    except (RuntimeError, TypeError):
+        return False
+    exact = (x.cpu().double() @ x.cpu().double()).float()  # whole numbers that float32 holds and bfloat16 does not
+    return torch.equal(product.cpu(), exact) and torch.equal(out.cpu(), exact + 0.125)
 
 
 def accumulate(dtype: torch.dtype) -> torch.dtype:
