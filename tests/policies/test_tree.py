@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guerdon.policies.flex import flex_tree, sees
+from guerdon.policies import flex, tree_attention
+from guerdon.policies.flex import blocks, flex_tree, sees
 from guerdon.policies.tree import grow
-from guerdon.policies.tree_attention import CALL, attend, like_lengths
+from guerdon.policies.tree_attention import attend, like_lengths
 
 WORD = st.integers(0, 2)
 
@@ -103,15 +104,21 @@ def heads(size, kv, repeat, dtype, seed):
     st.sampled_from([None, 1, 3]),
     st.sampled_from([(2, 3), (4, 1), (1, 4)]),
     st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from([(2**20, 2**15), (500, 2**15), (2**20, 100), (0, 0)]),
 )
-def test_attention_and_its_gradient_are_the_dense_ones(rows, least, window, shape, dtype):
+def test_attention_and_its_gradient_are_the_dense_ones(rows, least, window, shape, dtype, prices):
+    """However the segments are grouped into calls: all together, by length, the long ones alone, each alone."""
     tree, _ = grow(*padded(rows), least=least)
     qkv = heads(len(tree), *shape, dtype, seed=len(rows))
-    out, expected = attend(*qkv, tree, 0.3, window), dense(*qkv, tree, window, 0.3)
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree_attention, "CALL", prices[0])
+        patch.setattr(tree_attention, "MOVE", prices[1])
+        out, expected = attend(*qkv, tree, 0.3, window), dense(*qkv, tree, window, 0.3)
+        grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+        found = torch.autograd.grad(out, qkv, grad)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
     torch.testing.assert_close(out, expected, rtol=0, atol=tolerance)
-    for a, b in zip(torch.autograd.grad(out, qkv, grad), torch.autograd.grad(expected, qkv, grad), strict=True):
+    for a, b in zip(found, torch.autograd.grad(expected, qkv, grad), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=4 * tolerance)
 
 
@@ -122,6 +129,23 @@ def test_the_accelerators_mask_is_the_tree(rows, least, window):
     slot = torch.arange(len(tree))
     entries = sees(tree, window)(None, None, slot[:, None].expand(-1, len(tree)), slot.expand(len(tree), -1))
     assert torch.equal(entries, tree.visible(window))
+
+
+@settings(max_examples=20)
+@given(families(), st.sampled_from([None, 0]), st.sampled_from([None, 3, 9]))
+def test_blocks_that_are_left_out_see_nothing_and_full_ones_all(rows, least, window):
+    tree, _ = grow(*padded(rows), least=least)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flex, "BLOCK", 4)
+        some, full = blocks(tree, window)
+    seen = torch.zeros(len(some) * 4, len(some) * 4, dtype=torch.bool)
+    seen[: len(tree), : len(tree)] = tree.visible(window)
+    tiles = seen.view(len(some), 4, -1, 4)
+    real = torch.arange(len(some) * 4).view(-1, 4) < len(tree)
+    for i, j in (~some).nonzero().tolist():
+        assert not tiles[i, :, j].any()
+    for i, j in full.nonzero().tolist():
+        assert tiles[i, real[i], j].all()
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -142,7 +166,7 @@ def test_the_cheapest_grouping(sizes):
     """No other grouping of neighbours in length costs less."""
 
     def cost(groups):
-        return sum(CALL + len(g) * max(g) ** 2 for g in groups)
+        return sum(2000 + len(g) * max(g) ** 2 for g in groups)
 
     ordered = sorted(sizes, reverse=True)
     best = min(
@@ -150,6 +174,6 @@ def test_the_cheapest_grouping(sizes):
         for bits in range(2 ** (len(ordered) - 1))
         for cuts in [[0, *(i + 1 for i in range(len(ordered) - 1) if bits >> i & 1), len(ordered)]]
     )
-    groups = like_lengths(torch.tensor(sizes).numpy())
+    groups = like_lengths(torch.tensor(sizes).numpy(), 2000)
     assert sorted(i for g in groups for i in g) == list(range(len(sizes)))
     assert cost([[sizes[i] for i in g] for g in groups]) == best

@@ -97,14 +97,14 @@ def test_equal_to_padded_rows(kind, lora, folders, monkeypatch):
             for p in policy.parameters():
                 p.data.add_(0.1 * torch.randn(p.shape, generator=g))
     saved = 0
-    for seed in range(6):
+    for seed in range(4):
         monkeypatch.setattr(packing, "LEAST", (1, 16)[seed % 2])
         batch = batch_of(some_rows(seed))
         expected = values(padded, batch)
         for policy in (tree, packed):
             check_equal(values(policy, batch), expected)
         saved += packing.lay(batch.inputs, "packed").ids.numel() - packing.lay(batch.inputs, "tree").ids.numel()
-    assert saved > 200
+    assert saved > 100
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])

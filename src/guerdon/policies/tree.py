@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-LEAST = 16
+LEAST = 8
 """Tokens that a shared segment must save: below it, the kernel calls for one more segment cost more than its tokens."""
 
 

@@ -20,8 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from guerdon.policies.tree import Tree
 
-CALL = 2048
-"""What one more kernel call costs, in pairs of a query and a key: decides which segments are padded to one length."""
+CALL = 2**20
+"""What one more kernel call costs, in multiplications of a query with a key: decides which segments are padded to one length."""
+MOVE = 2**15
+"""What it costs as well, in numbers copied: a longer segment has a call of its own, since gathering it with others costs more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +31,15 @@ class Part:
     """One kernel call: B blocks of Lq queries, each against its block of Lk keys.
 
     query, key: one block as a slice of slots, or B blocks as slots `(B, L)`, the short ones filled up with their last slot; no real
-    query sees filling, since it stands behind, under a causal mask. real: which of the `B * L` are no filling; None: all.
-    mask: `(Lq, Lk)`, True where a window lets a query see a key; None: everywhere.
+    query sees filling, since it stands behind, under a causal mask. real, filling: which of the `B * L` are what; None where there is no
+    filling. mask: `(Lq, Lk)`, True where a window lets a query see a key; None: everywhere.
     """
 
     query: slice | Tensor
     key: slice | Tensor
     causal: bool
     real: Tensor | None = None
+    filling: Tensor | None = None
     mask: Tensor | None = None
 
     def take(self, x: Tensor, where: slice | Tensor) -> Tensor:
@@ -45,10 +48,10 @@ class Part:
 
     def take_grad(self, grad: Tensor) -> Tensor:
         """Gradients of the queries' outputs `(B, Lq, ...)`, 0 at filling."""
-        if self.real is None or isinstance(self.query, slice):
-            return self.take(grad, self.query)
-        blocks = grad.new_zeros(self.query.numel(), *grad.shape[1:])
-        return blocks.index_copy_(0, self.real, grad.index_select(0, self._slots)).unflatten(0, self.query.shape)
+        blocks = self.take(grad, self.query)
+        if self.filling is not None:
+            blocks.flatten(0, 1).index_fill_(0, self.filling, 0)
+        return blocks
 
     def put(self, total: Tensor, found: Tensor) -> None:
         """Write blocks `(B, Lq, ...)` of the queries back to their slots in `total (S, ...)`."""
@@ -67,18 +70,20 @@ class Part:
         return None if self.mask is None else torch.zeros(self.mask.shape, dtype=dtype).masked_fill(~self.mask, -torch.inf)[None, None]
 
 
-def parts_of(tree: Tree, window: int | None = None) -> tuple[list[Part], list[Part]]:
+def parts_of(tree: Tree, window: int | None, width: int) -> tuple[list[Part], list[Part]]:
     """The parts of a tree: every slot is a query in exactly one of the first (own segments), and in one of the second for each segment
-    above its own. window: only the last so many positions are seen. Worked out once for each tree and window."""
-    name = ("parts", window)
+    above its own. window: only the last so many positions are seen. width: numbers in a token's queries. Worked out once."""
+    name = (f"parts, width {width}", window)
     if name not in tree.plans:
-        tree.plans[name] = list(_own(tree, window)), list(_above(tree, window))
+        tree.plans[name] = list(_own(tree, window, width)), list(_above(tree, window))
     return tree.plans[name]
 
 
-def _own(tree: Tree, window: int | None) -> Iterator[Part]:
+def _own(tree: Tree, window: int | None, width: int) -> Iterator[Part]:
     sizes = np.array([s.stop - s.start for s in tree.segments])
-    for group in like_lengths(sizes):
+    long = sizes * width >= MOVE
+    short = np.flatnonzero(~long)
+    for group in [*np.flatnonzero(long)[:, None], *(short[g] for g in like_lengths(sizes[short], CALL / width))]:
         longest = int(sizes[group].max())
         mask = None
         if window is not None and longest > window:
@@ -91,8 +96,9 @@ def _own(tree: Tree, window: int | None) -> Iterator[Part]:
         size = torch.from_numpy(sizes[group]).to(tree.ids.device)[:, None]
         step = torch.arange(longest, device=tree.ids.device)
         block = start[:, None] + torch.minimum(step, size - 1)
-        real = None if int(size.min()) == longest else (step < size).flatten().nonzero()[:, 0]
-        yield Part(block, block, True, real, mask)
+        real = (step < size).flatten()
+        kinds = (None, None) if bool(real.all()) else (real.nonzero()[:, 0], (~real).nonzero()[:, 0])
+        yield Part(block, block, True, *kinds, mask)
 
 
 def _above(tree: Tree, window: int | None) -> Iterator[Part]:
@@ -111,7 +117,7 @@ def _above(tree: Tree, window: int | None) -> Iterator[Part]:
         yield Part(query, slice(first, s.stop), False, mask=mask)
 
 
-def like_lengths(sizes: np.ndarray, call: int = CALL) -> list[list[int]]:
+def like_lengths(sizes: np.ndarray, call: float) -> list[list[int]]:
     """The cheapest grouping of segments for calls padded to the longest of each: cost `call + n longest^2` a group."""
     order = np.argsort(-sizes, kind="stable")
     length, first = np.unique(-sizes[order], return_index=True)  # longest first
@@ -150,7 +156,7 @@ def attend(
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
-        own, above = parts_of(tree, window)
+        own, above = parts_of(tree, window, query[0].numel())
         out, lse = torch.empty(query.shape, dtype=query.dtype), torch.empty((*query.shape[:3], 1), dtype=query.dtype)
         for part in own:
             for total, found in zip((out, lse), _forward(part, query, key, value, scale), strict=True):
@@ -169,7 +175,7 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, out, lse = ctx.saved_tensors
         grad = grad.contiguous()
-        own, above = parts_of(ctx.tree, ctx.window)
+        own, above = parts_of(ctx.tree, ctx.window, query[0].numel())
         totals = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         for part in own:
             for total, found in zip(totals, _backward(part, grad, query, key, value, out, lse, ctx.scale), strict=True):
@@ -197,11 +203,13 @@ def _backward(
     """Gradients of a part's queries `(B, Lq, K, R, D)`, keys and values `(B, Lk, K, 1, D)`, given the merged `out` and `lse`."""
     g, q, o, z = part.take_grad(grad), *(part.take(x, part.query) for x in (query, out, lse))
     k, v = (part.take(x, part.key).expand(-1, -1, -1, q.shape[3], -1) for x in (key, value))
+    shape = q.shape
     g, q, k, v, o, z = map(_to_kernel, (g, q, k, v, o, z))
-    dq, dk, dv = _flash_backward(g, q, k, v, o, z[..., 0], 0.0, part.causal, attn_mask=part.bias(q.dtype), scale=scale)
-    shape = part.take(query, part.query).shape
-    dk, dv = (_from_kernel(x, shape).sum(3, keepdim=True) for x in (dk, dv))
-    return _from_kernel(dq, shape), dk, dv
+    dq, dk, dv = (
+        _from_kernel(x, shape)
+        for x in _flash_backward(g, q, k, v, o, z[..., 0], 0.0, part.causal, attn_mask=part.bias(q.dtype), scale=scale)
+    )
+    return (dq, dk, dv) if shape[3] == 1 else (dq, dk.sum(3, keepdim=True), dv.sum(3, keepdim=True))
 
 
 def _to_kernel(x: Tensor) -> Tensor:
