@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from guerdon import catalog
+from guerdon.config import Optim
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.papers.alignment_games import rivals
 from guerdon.policies.refs import Ema, Frozen, Lagged
 from guerdon.testing import ToyPolicy, ToyReward, toy_pairs, toy_prompts, toy_unpaired
 from guerdon.testing.say import same
+from guerdon.types import Preference, Prompt, Rollout
 
 ROWS = [card for card in catalog.cards() if card.name != card.module]
 SURVEY = {f"direct alignment: {x}" for x in ("data strategy", "learning framework", "constraint mechanism", "model property")}
@@ -105,6 +107,58 @@ def test_sdpo_goes_from_easy_to_hard_and_renews_its_reference():
         if t == 1:  # at the end of the first part
             assert not same(before, recipe.state["ref"].state_dict())
     assert parts == [0, 0, 1, 1]
+
+
+def test_tdpo_reads_whole_distributions(tmp_path):
+    """Its losses on a real model, against logits of policy and reference taken in the open."""
+    from guerdon.learn.verbs import chosen, pair_batch, rejected, row_sum
+    from guerdon.policies.text import TextPolicy
+    from guerdon.testing.models import small_model
+
+    prompt = Prompt("p", "Say something.")
+    pairs = [
+        Preference(prompt, (Rollout(prompt, a), Rollout(prompt, b))) for a, b in (("The food was great.", "A film."), ("kind", "too late"))
+    ]
+    for variant in ("tdpo1", "tdpo2"):
+        policy = TextPolicy.load(small_model(tmp_path / variant))
+        start, batch = Frozen(policy), pair_batch(policy, pairs)
+        optim = Optim(lr=1e-3)
+        recipe = build("tdpo", pairs, policy, steps=2, batch=2, variant=variant, optim=optim)
+        assert recipe.step(0)["loss"] == pytest.approx(0.693147, abs=1e-5)
+        with torch.no_grad():
+            p, q = (x.forward(batch, frozenset({"logits"})).extra["logits"].log_softmax(-1) for x in (policy, start))
+            ratio = (p - q).gather(2, batch.inputs["actions"][:, :, None])[:, :, 0]
+            ratio, kl = row_sum(ratio, batch), row_sum((q.exp() * (q - p)).sum(-1), batch)
+        assert (kl > 1e-3).all()
+        a, b, kw, kr = chosen(batch, ratio), rejected(batch, ratio), chosen(batch, kl), rejected(batch, kl)
+        weight = 1.0 if variant == "tdpo1" else 0.5
+        want = torch.nn.functional.softplus(-0.1 * (a - b - weight * (kr - kw))).mean()
+        metrics = recipe.step(1)
+        assert metrics["loss"] == pytest.approx(want.item(), abs=1e-5)
+        assert metrics["kl/chosen"] == pytest.approx(kw.mean().item(), rel=1e-3)
+
+
+def test_wpo_reads_sums_of_squares(tmp_path):
+    """Its weights on a real model, against probabilities taken in the open."""
+    from guerdon.learn.verbs import chosen, pair_batch, rejected
+    from guerdon.policies.text import TextPolicy
+    from guerdon.testing.models import small_model
+
+    prompt = Prompt("p", "Say something.")
+    pairs = [
+        Preference(prompt, (Rollout(prompt, "a"), Rollout(prompt, "the"))),
+        Preference(prompt, (Rollout(prompt, "The"), Rollout(prompt, "is"))),
+    ]
+    policy = TextPolicy.load(small_model(tmp_path / "m"))
+    batch = pair_batch(policy, pairs)
+    with torch.no_grad():
+        p = policy.forward(batch, frozenset({"logits"})).extra["logits"].softmax(-1)
+    own = p.gather(2, batch.inputs["actions"][:, :, None])[:, :, 0]
+    aligned = (own / p.square().sum(-1)).log().where(batch.mask, 0.0).sum(1) / batch.mask.sum(1)
+    weight = (chosen(batch, aligned) + rejected(batch, aligned)).exp().clamp(max=1)
+    metrics = build("wpo", pairs, policy, steps=1, batch=2).step(0)
+    assert metrics["weights"] == pytest.approx(weight.mean().item(), rel=1e-3)
+    assert metrics["loss"] == pytest.approx((weight * 0.693147).mean().item(), rel=1e-3)
 
 
 def test_reference_free_rows_hold_one_model():

@@ -109,11 +109,12 @@ class SDPO(Paired):
     def recipe(self, policy: Policy, items: Sequence[Preference], terms: Sequence[Term], key: Key) -> Recipe:
         eased, size = sorted(items, key=lambda p: -(p.margin or 0.0)), math.ceil(len(items) / self.parts)
         cursors = [Cursor(eased[a : a + size], self.batch, key.fold("part", a)) for a in range(0, len(eased), size)]
-        each = max(1, (self.steps or steps_of(len(items), self.batch, None, self.epochs)) // len(cursors))
-        learner, ref = learner_for(policy, terms, self.optim, each * len(cursors)), Lagged(policy, every=each)
+        steps = self.steps or steps_of(len(items), self.batch, None, self.epochs)
+        each = math.ceil(steps / len(cursors))
+        learner, ref = learner_for(policy, terms, self.optim, steps), Lagged(policy, every=each)
 
         def step(t: int) -> Metrics:
             part, inner = divmod(t, each)
             return update_with_ref(learner, pair_batch(policy, cursors[part].at(inner)), ref) | {"part": float(part)}
 
-        return Recipe({"learner": learner, "ref": ref}, step, each * len(cursors), final=policy.save)
+        return Recipe({"learner": learner, "ref": ref}, step, steps, final=policy.save)

@@ -127,6 +127,17 @@ class ToyPolicy(torch.nn.Module):
             extra={"sum_p2": torch.where(real, (2 * table).exp().sum(-1), 0.0)} if "sum_p2" in need else {},
         )
 
+    def against(self, ref: Any, outputs: Outputs, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
+        """Its log-probabilities and, in `extra`, kl_to_ref, kl_from_ref and ref_logp, as `policies.divergence.against` gives them."""
+        context, actions, length = (batch.inputs[k] for k in ("context", "actions", "length"))
+        width = actions.shape[1]
+        ours = (self.logits[context, :width] / self.temperature).log_softmax(-1)
+        theirs = (ref.policy.logits[context, :width] / self.temperature).log_softmax(-1).detach()
+        found = {"kl_to_ref": (ours.exp() * (ours - theirs)).sum(-1), "kl_from_ref": (theirs.exp() * (theirs - ours)).sum(-1)}
+        found |= {"ref_logp": theirs.gather(2, actions[:, :, None])[:, :, 0]}
+        real = torch.arange(width) < length[:, None]
+        return Outputs(self.forward(batch).logp, extra={name: torch.where(real, x, 0.0) for name, x in found.items()})
+
     def save(self, folder: Path) -> None:
         """Write `toy.pt`, which `torch.load` reads."""
         folder.mkdir(parents=True, exist_ok=True)
