@@ -132,7 +132,8 @@ def fitting(method: Method, load: Callable[[], domains.Data]) -> domains.Data:
         if not others:
             raise
         own_first = sorted(others, key=lambda name: (find(name).stem != name, name))
-        raise UserError(f"{error}\n  {method.name} does not learn from such data; {', '.join(own_first[:4])} do") from None
+        what, _, hint = str(error).partition("\nhint: ")
+        raise UserError(f"{what}\n{method.name} does not learn from such data; {', '.join(own_first[:4])} do", hint=hint) from None
 
 
 def inputs(method: Method) -> tuple[str, ...]:

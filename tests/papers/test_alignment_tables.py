@@ -12,7 +12,7 @@ from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.papers.alignment_games import rivals
 from guerdon.policies.refs import Ema, Frozen, Lagged
-from guerdon.testing import ToyPolicy, ToyReward, toy_pairs, toy_prompts, toy_unpaired
+from guerdon.testing import ToyPolicy, ToyReward, check_recipe, toy_pairs, toy_prompts, toy_unpaired
 from guerdon.testing.say import same
 from guerdon.types import Preference, Prompt, Rollout
 
@@ -225,3 +225,9 @@ def test_micro_batches_leave_a_row_of_lists_as_it_is():
 
 def test_frozen_is_the_usual_reference():
     assert isinstance(catalog.load("ipo").Config().reference(ToyPolicy()), Frozen)
+
+
+def test_a_round_s_pairs_survive_a_kill_in_its_middle():
+    method = catalog.load("sppo")
+    config = method.Config(rounds=1, prompts_per_round=6, steps_per_round=4, batch=3)
+    check_recipe(lambda: method.build(config, ToyPolicy(spread=0.2), toy_prompts(), ToyReward(), Key(0)), steps=4)
