@@ -19,9 +19,9 @@ from torch import Tensor
 from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
 from guerdon.policies.codec import Codec
-from guerdon.policies.compute import Compute
+from guerdon.policies.compute import Compute, format_of
 from guerdon.policies.engines.base import open_engine
-from guerdon.policies.generate import Drawn, Sampler, decode
+from guerdon.policies.generate import Drawn, Sampler, decode, decoder_of
 from guerdon.policies.head import check_head, head_of, plain, spread
 from guerdon.policies.layout import choose
 from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quiet
@@ -39,9 +39,10 @@ class TextPolicy(Network):
     over what was kept, `forward` is not, so the two differ when truncation is on. Leave it off where old log-probabilities matter.
 
     temperature, top_p, top_k, max_new: of `sample`. max_length: most tokens of prompt and completion together (default: the
-    model's own limit). layout: one of `packing.LAYOUTS`, as an attribute the one that was chosen. sample_rows: completions decoded
-    at a time. dropout: whether dropout is on in forward passes that build a gradient; it is off everywhere else.
-    compute, checkpoint_activations: see `Network`; `sample` does not heed them.
+    model's own limit). layout: one of `packing.LAYOUTS`, as an attribute the one that was chosen. sample_rows: completions in
+    flight at a time. dropout: whether dropout is on in forward passes that build a gradient; it is off everywhere else.
+    compute, checkpoint_activations: see `Network`; `sample` does not heed them. rollout_dtype: what `compute` is to learning, for
+    `sample`; `Rollout.logp` always belongs to the distribution that was drawn from.
     version: number of updates behind the weights, written into rollouts; whoever trains the policy counts it up.
     engine: who draws in `sample`: "own", "transformers", "vllm", or the address of a vLLM server (docs/guides/engines.md).
     """
@@ -68,6 +69,7 @@ class TextPolicy(Network):
         dropout: bool = False,
         compute: Compute = "float32",
         checkpoint_activations: bool = False,
+        rollout_dtype: Compute = "float32",
         engine: str = "own",
     ) -> None:
         if max_new < 1 or sample_rows < 1:
@@ -76,6 +78,7 @@ class TextPolicy(Network):
         super().__init__(model, tokenizer, name=name, **how)
         self.temperature, self.top_p, self.top_k, self.max_new = temperature, top_p, top_k, max_new
         self.sample_rows, self.engine = sample_rows, open_engine(engine)
+        self.rollout_dtype, self._decoder = format_of(rollout_dtype, model), None
         self.codec = Codec(tokenizer, stop=[*_named_stops(tokenizer, stop), *_model_stops(model)], raw=raw)
         self.max_length = _limit(plain(model).config, max_length)
         self._sampler()
@@ -151,19 +154,17 @@ class TextPolicy(Network):
 
     def _draw(self, ids: Sequence[list[int]], n: int, key: Key, sampler: Sampler, longest: int) -> list[Drawn]:
         """The own decoder: n completions of each prompt, prompt by prompt."""
-        jobs = sorted(((i, j) for i in range(len(ids)) for j in range(n)), key=lambda job: (len(ids[job[0]]), job))
-        drawn: dict[tuple[int, int], Drawn] = {}
-        for start in range(0, len(jobs), self.sample_rows):
-            chunk = jobs[start : start + self.sample_rows]
-            drawn |= zip(chunk, self._decode(chunk, ids, longest, key, sampler), strict=True)
-        return [drawn[i, j] for i in range(len(ids)) for j in range(n)]
-
-    def _decode(self, jobs: Sequence[tuple[int, int]], ids: Sequence[list[int]], longest: int, key: Key, sampler: Sampler) -> list[Drawn]:
+        if not ids or not n:
+            return []
+        jobs = [(i, j) for i in range(len(ids)) for j in range(n)]
         uniforms = torch.stack([torch.rand(longest, dtype=torch.float64, generator=key.fold(i, j).generator()) for i, j in jobs])
         budgets = [min(longest, self.max_length - len(ids[i])) for i, _ in jobs]
-        stop = frozenset(self.codec.stop_ids)
+        dtype, stop = dtype_of(self.rollout_dtype), frozenset(self.codec.stop_ids)
         self.model.eval()
-        return decode(self.model, [ids[i] for i, _ in jobs], uniforms.to(self.device), budgets, stop, sampler)
+        if self._decoder is None:
+            self._decoder = decoder_of(self.model, dtype)
+        how: Any = {"rows": self.sample_rows, "dtype": dtype, "decoder": self._decoder}
+        return decode(self.model, [ids[i] for i, _ in jobs], uniforms.to(self.device), budgets, stop, sampler, **how)
 
     def _rollout(self, prompt: Prompt, group: int, drawn: Drawn, origin: Origin) -> Rollout:
         text = self.codec.text(drawn.ids[: len(drawn.ids) - drawn.stopped].tolist())
