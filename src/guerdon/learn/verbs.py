@@ -96,8 +96,10 @@ def pair_batch(policy: Policy, preferences: Sequence[Preference], *, gap: float 
         better = ((i, j) for j in range(len(ranked)) for i in range(j))
         pairs += [(first + i, first + j) for i, j in better if not rated or len(ranked) == 2 or rated[i] - rated[j] > gap + 1e-9]
     batch = policy.collate(rollouts)
-    columns = {**batch.extra, "rating": torch.tensor(rating)}
-    return batch.with_(unit=batch.group, pairs=torch.tensor(pairs, dtype=torch.long).view(-1, 2), label=torch.tensor(label), extra=columns)
+    here = batch.mask.device  # every column where the rows are: micro-batches index them together
+    columns = {**batch.extra, "rating": torch.tensor(rating, device=here)}
+    index = torch.tensor(pairs, dtype=torch.long, device=here).view(-1, 2)
+    return batch.with_(unit=batch.group, pairs=index, label=torch.tensor(label, device=here), extra=columns)
 
 
 def _ratings(preference: Preference) -> list[float]:

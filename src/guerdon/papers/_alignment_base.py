@@ -68,7 +68,8 @@ class Offline(Checked):
             data = self.collate(policy, part)
             known = running.values if running else {}
             more = self.columns(learner.updates / steps, known, key.fold("columns", learner.updates), len(data))
-            columns = {name: torch.as_tensor(x, dtype=torch.float32).expand(len(data)) for name, x in more.items()}
+            here = data.mask.device
+            columns = {name: torch.as_tensor(x, dtype=torch.float32, device=here).expand(len(data)) for name, x in more.items()}
             return data.with_(extra={**data.extra, **columns})
 
         cache = run_of(self).ref_cache

@@ -62,7 +62,7 @@ class XPO(Sampled):
 
     def collate(self, policy: Policy, items: Sequence[Preference]) -> Batch:
         data = pair_batch(policy, items)
-        explored = torch.tensor([r.prompt.meta.get("explored", 0.0) for p in items for r in p.ranked])
+        explored = torch.tensor([r.prompt.meta.get("explored", 0.0) for p in items for r in p.ranked], device=data.mask.device)
         return data.with_(extra={**data.extra, "explored": explored})
 
     def loss(self, view: PairView) -> Tensor:

@@ -99,7 +99,7 @@ class NashMD(Checked):
             rival = rivals(row_sum(data.ref_logp - data.old_logp, data), data.group, self.mixture, key.fold("rival", t))
             ours, theirs = values(scores), values(scores)[rival]
             preferred = torch.where((ours - theirs).isnan(), 0.5, (ours > theirs).float() + 0.5 * (ours == theirs).float())
-            return metrics | update_with_ref(learner, data.with_(extra={**data.extra, "preferred": preferred}), ref)
+            return metrics | update_with_ref(learner, data.with_(extra={**data.extra, "preferred": preferred.to(data.mask.device)}), ref)
 
         return Recipe({"learner": learner}, step, self.steps, final=policy.save)
 

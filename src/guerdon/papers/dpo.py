@@ -62,7 +62,7 @@ def term(beta: float, label_smoothing: float = 0.0, votes: bool = False) -> Term
 
     def loss(o: Outputs, b: Batch) -> torch.Tensor:
         ratio = logratio(o, b)
-        label = chosen(b, b.label) if votes else torch.ones(len(b.pairs), dtype=ratio.dtype)
+        label = chosen(b, b.label) if votes else torch.ones(len(b.pairs), dtype=ratio.dtype, device=ratio.device)
         label = label * (1 - label_smoothing) + (1 - label) * label_smoothing
         return preference.dpo(chosen(b, ratio), rejected(b, ratio), beta=beta, label=label)
 
