@@ -45,7 +45,6 @@ HELPERS = {  # public functions of the topics above that are no objective and no
     "preference_lists.rejection_sample": "indices, drawn with a generator",
     "preference_lists.accepted": "a mask",
     "preference_unpaired.kto_kl": "a constant of the batch",
-    "preference_unpaired.bco_shift": "state in, state out",
     "preference_unpaired.bco_weight": "a constant, for weights",
     "kl.penalty": "a reward, without a gradient",
     "kl.adapt": "a controller: numbers in, number out",

@@ -449,17 +449,13 @@ def test_kto_reference_point_is_a_constant_above_0():
     assert z.grad is None
 
 
-def test_bco_golden_and_its_shift():
+def test_bco_golden_and_its_weights():
     a, b = t(*A), t(*B)
     for delta, want in ((0.0, [1.312856, 1.386919, 1.298752]), (0.1, [1.314104, 1.386919, 1.311154])):
         good = U.bco(a, torch.ones(3, dtype=torch.bool), delta=delta)
         bad = U.bco(b, torch.zeros(3, dtype=torch.bool), delta=delta)
         torch.testing.assert_close(good + bad, t(*want), rtol=0, atol=1e-6)
         torch.testing.assert_close(good + bad, S.bco_pair(a, b, delta=delta), rtol=0, atol=1e-12)
-    first = U.bco_shift(None, 0.3, -0.1)
-    assert first == (0.3, -0.1)
-    assert U.bco_shift(first, 0.5, None) == pytest.approx((0.9 * 0.3 + 0.1 * 0.5, -0.1))
-    assert U.bco_shift(None, None, -0.4) == (0.0, -0.4)
     torch.testing.assert_close(U.bco_weight(t(0.5, 0.9, 0.01, 1)), t(1, 9, 0.5, 10), rtol=1e-6, atol=0)
     heavy = U.bco(b, torch.tensor([True, False, False]), weight=t(2, 2, 2))
     torch.testing.assert_close(heavy, U.bco(b, torch.tensor([True, False, False])) * t(1, 2, 2))

@@ -28,7 +28,7 @@ def nca_pair(win_logratio: PerPair, lose_logratio: PerPair, *, beta: Number = 0.
 def bco_pair(win_logratio: PerPair, lose_logratio: PerPair, *, beta: Number = 0.1, delta: Const = 0.0) -> PerPair:
     """`-LS(beta win_logratio - delta) - LS(delta - beta lose_logratio)`: a binary classifier of chosen and rejected responses.
 
-    delta: the reward between the classes, a constant (`preference_unpaired.bco_shift` keeps it; 0 in TRL's DPO trainer).
+    delta: the reward half-way between the classes' running means, a constant (0 in TRL's DPO trainer).
     Source: Jung et al. 2024, arXiv 2404.04656.
     """
     beta = positive("beta", beta)

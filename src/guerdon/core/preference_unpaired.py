@@ -59,25 +59,13 @@ def bco(
 ) -> Float[Tensor, " N"]:
     """Binary classifier optimisation: `-LS(beta r - delta)` for a desirable response, `-w LS(-(beta r - delta))` for another.
 
-    logratio: r. delta: the reward between the classes (`bco_shift`). weight: w, of undesirable responses whose prompts are unlike the
-    desirable ones (`bco_weight`). Both are constants. Source: Jung et al. 2024, arXiv 2404.04656.
+    logratio: r. delta: the reward half-way between the running means of both classes (TRL 1.10: the running mean of all). weight: w, of
+    undesirable responses whose prompts are unlike the desirable ones (`bco_weight`). Both are constants.
+    Source: Jung et al. 2024, arXiv 2404.04656.
     """
     delta, weight = (x.detach() if isinstance(x, Tensor) else x for x in (delta, weight))
     loss = logistic(_sign(desirable, logratio) * (positive("beta", beta) * logratio - delta))
     return torch.where(desirable, loss, weight * loss)
-
-
-def bco_shift(
-    shift: tuple[float, float] | None, desirable: float | None, undesirable: float | None, *, momentum: float = 0.9
-) -> tuple[float, float]:
-    """The running means of the rewards `beta r` of both classes after one more batch; BCO's delta is half their sum.
-
-    shift: the means so far, None before the first batch. desirable, undesirable: the batch's means, None where it has no such response.
-    (TRL takes one running mean of all rewards, which moves with the balance of the classes.) House choice: the momentum.
-    """
-    old = shift or (desirable or 0.0, undesirable or 0.0)
-    new = (old[0] if desirable is None else desirable, old[1] if undesirable is None else undesirable)
-    return momentum * old[0] + (1 - momentum) * new[0], momentum * old[1] + (1 - momentum) * new[1]
 
 
 def bco_weight(probability: Float[Tensor, " N"], *, low: Number = 0.5, high: Number = 10.0) -> Float[Tensor, " N"]:
