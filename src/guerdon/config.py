@@ -116,6 +116,9 @@ class Run(Checked):
     compute: Literal["auto", "float32", "bfloat16"] = knob(
         "auto", "number format of their matrix products in learning; auto: bfloat16 where the hardware is fast at it"
     )
+    rollout_dtype: Literal["auto", "float32", "bfloat16"] = knob(
+        "float32", "number format of matrix products in drawing samples; auto: as for compute"
+    )
     engine: str = knob(
         "own",
         "who draws samples of text models: own, transformers, vllm, or the address of a vLLM server, http://host:8000",

@@ -108,7 +108,7 @@ text_prompts, text_pairs, text_demos, text_pools, text_unpaired, text_stepwise =
 
 
 def text_policy(cfg: Any, key: Any) -> Any:
-    return causal(cfg, key, engine=run_of(cfg).engine)
+    return causal(cfg, key, engine=run_of(cfg).engine, rollout_dtype=run_of(cfg).rollout_dtype)
 
 
 def causal(cfg: Any, key: Any, **more: Any) -> Any:

@@ -7,7 +7,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from guerdon import domains
+from guerdon.assemble import configure
 from guerdon.core.rng import Key
+from guerdon.errors import UserError
 from guerdon.policies.decode.lean import Lean
 from guerdon.policies.decode.sampler import Sampler, largest
 from guerdon.policies.generate import decode, decoder_of
@@ -379,3 +382,12 @@ def test_a_policy_samples_alike_whatever_sample_rows(tmp_path):
     batch = low.collate(rollouts)
     gap = (low.forward(batch).logp.detach() - batch.old_logp)[batch.mask].abs()
     assert 0 < float(gap.mean()) < 0.1
+
+
+def test_rollout_dtype_is_a_setting_of_runs():
+    _, cfg = configure("grpo", {"rollout_dtype": "bfloat16", "device": "cpu"})
+    policy = domains.text_policy(cfg, Key(0))
+    assert policy.rollout_dtype == policy.facts["sampling"]["rollout_dtype"] == "bfloat16"
+    assert TextPolicy.load("tiny").rollout_dtype == "float32"
+    with pytest.raises(UserError, match="unknown compute 'int8'"):
+        TextPolicy.load("tiny", rollout_dtype="int8")

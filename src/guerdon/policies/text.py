@@ -298,7 +298,7 @@ class TextPolicy(Network):
             "prompts": "chat template; a string prompt is one user message" if self.codec.chat else "raw text",
             "stop_tokens": tokens,
             "max_length": self.max_length,
-            "sampling": {k: getattr(self, k) for k in ("temperature", "top_p", "top_k", "max_new")},
+            "sampling": {k: getattr(self, k) for k in ("temperature", "top_p", "top_k", "max_new", "rollout_dtype")},
             "layout": self.layout,
             "engine": "own" if self.engine is None else self.engine.name,
         }
