@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -209,7 +210,8 @@ def rows_of_policies(found: Mapping[str, Generation]) -> tuple[list[str], list[l
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    shown = Table(*header, title=title, title_justify="left", title_style="", header_style="dim")
+    shown = Table(*header, title=title, title_justify="left", title_style="", header_style="dim", box=SIMPLE, pad_edge=False)
+    shown.columns[0].no_wrap = True
     for row in rows:
         shown.add_row(*row)
     return shown
