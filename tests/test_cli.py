@@ -13,7 +13,7 @@ import pytest
 
 import guerdon
 from guerdon import catalog, types
-from guerdon.assemble import reopen
+from guerdon.assemble import configure, reopen
 from guerdon.cli import main
 from guerdon.errors import UserError
 
@@ -248,6 +248,13 @@ def test_run_writes_the_run_folder_and_resume_goes_on(method, capsys):
     assert code == 2
     assert "another configuration" in err
     assert "run.seed" in err
+
+
+def test_the_folder_of_the_reference_cache_is_kept_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, cfg = configure("dpo", {"ref_cache": "cache"})
+    assert cfg.run.ref_cache == str(tmp_path / "cache")
+    assert configure("dpo", {"ref_cache": "off"})[1].run.ref_cache == "off"
 
 
 def test_a_run_goes_on_from_another_folder(method, capsys, monkeypatch):

@@ -161,3 +161,13 @@ def test_every_method_config_round_trips_and_explains_itself(name):
     assert settings.from_dict(made, json.loads(json.dumps(settings.to_dict(cfg), allow_nan=False))) == cfg
     assert [row[0] for row in settings.describe(made) if not row[3]] == []
     assert len(fields(catalog.load(name).Config)) <= 20
+
+
+def test_yaml_s_off_is_explained(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("ref_cache: off\n")
+    with pytest.raises(UserError, match="ref_cache: got False, expected text") as error:
+        settings.from_dict(Run, settings.read_file(path))
+    assert "quote the word" in str(error.value)
+    path.write_text("ref_cache: 'off'\n")
+    assert settings.from_dict(Run, settings.read_file(path)).ref_cache == "off"

@@ -204,6 +204,8 @@ def coerce(value: Any, kind: Any, path: str) -> Any:
     hint = f"--{path} takes {spell(kind)}"
     if typing.get_origin(kind) is Literal:
         hint = nearest(str(value), map(str, typing.get_args(kind)))
+    if isinstance(value, bool):
+        hint += "; in YAML, on, off, yes and no are true and false: quote the word"
     raise UserError(f"{path}: got {value!r}, expected {spell(kind)}", hint=hint)
 
 
