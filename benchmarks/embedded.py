@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import clock, take_allocator
+from benchmarks.measure import Sample, clock, take_allocator
 from benchmarks.settings import Settings
 from benchmarks.workloads import Done
 from guerdon.config import Optim, Sampling
@@ -24,8 +24,8 @@ from guerdon.types import Recipe
 WARM_UP, REPEATS = 2, 7
 
 
-def timed(step: Callable[[int], object], settings: Settings) -> list[float]:
-    """Seconds of each call after the warm-up."""
+def timed(step: Callable[[int], object], settings: Settings) -> list[Sample]:
+    """Samples of the calls after the warm-up."""
 
     def numbered(t: int) -> Callable[[], Done]:
         def once() -> Done:
@@ -34,7 +34,7 @@ def timed(step: Callable[[int], object], settings: Settings) -> list[float]:
 
         return once
 
-    return [clock(numbered(t), settings)["seconds"] for t in range(WARM_UP + REPEATS)][WARM_UP:]
+    return [clock(numbered(t), settings) for t in range(WARM_UP + REPEATS)][WARM_UP:]
 
 
 def recipes(key: Key) -> dict[str, Recipe]:

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 
 from benchmarks import ours
-from benchmarks.measure import clock, take_allocator
+from benchmarks.measure import Sample, clock, take_allocator
 from benchmarks.settings import Settings
 from benchmarks.workloads import GROWTH, Workload
 
 TIMED = ("tokens", "shared", "apart")
+MOST = 3  # samples a point
 TRAINED_BYTES = 16  # a weight: itself, its gradient and Adam's two moments, in float32
 
 
 def time_series(settings: Settings) -> dict[str, list[dict[str, Any]]]:
-    """Seconds of every point: a warm-up, then `settings.repeats` samples of each in turns."""
+    """Seconds of every point: a warm-up, then a few samples of each in turns."""
     take_allocator(settings)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in TIMED:
@@ -31,11 +32,11 @@ def time_series(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         steps = [ours.build(point, settings) for point in points]
         for step in steps:
             step()
-        seconds: list[list[float]] = [[] for _ in steps]
-        for _ in range(settings.repeats):
-            for kept, step in zip(seconds, steps, strict=True):
-                kept.append(clock(step, settings)["seconds"])
-        found[name] = [{**facts(point), "seconds": kept} for point, kept in zip(points, seconds, strict=True)]
+        samples: list[list[Sample]] = [[] for _ in steps]
+        for _ in range(min(settings.repeats, MOST)):
+            for kept, step in zip(samples, steps, strict=True):
+                kept.append(clock(step, settings))
+        found[name] = [{**facts(point), "samples": kept} for point, kept in zip(points, samples, strict=True)]
     return found
 
 

@@ -60,6 +60,8 @@ def measure(workload: Workload, settings: Settings) -> dict[str, Any]:
         found["samples"] |= alternate({"trl": trl, "guerdon, system allocator": guerdon}, settings, known=known)
         take_allocator(settings)
     sides = {"trl, same allocator" if settings.device == "cpu" else "trl": trl, "guerdon": guerdon}
+    if workload.kind == "sample":
+        sides["guerdon, bfloat16 rollouts"] = ours.build_narrow_sampling(workload, settings)
     if workload.kind == "dpo":
         sides["guerdon, first epoch"] = ours.build_first_epoch(workload, settings)
     if workload.kind in ("dpo", "kto"):

@@ -84,8 +84,9 @@ def build_grpo(workload: Workload, folder: Path, settings: Settings) -> Step:
     return step
 
 
-def build_sampling(workload: Workload, folder: Path, settings: Settings) -> Step:
-    policy = load_policy(workload, folder, settings)
+def build_sampling(workload: Workload, folder: Path, settings: Settings, **run: Any) -> Step:
+    """run: settings of the run, where they are not the default ones."""
+    policy = load_policy(workload, folder, settings, **run)
     asked, n, calls = [prompt for prompt, _ in groups(workload)], len(workload.completions[0]), iter(range(STEPS))
 
     def step() -> Done:
@@ -95,6 +96,11 @@ def build_sampling(workload: Workload, folder: Path, settings: Settings) -> Step
         return Done({"logp": float(logp.mean())}, tuple(len(r) for r in rollouts), shown)
 
     return step
+
+
+def build_narrow_sampling(workload: Workload, settings: Settings) -> Step:
+    """Rollouts in bfloat16, which TRL's autocast takes too: `--run.rollout-dtype bfloat16`."""
+    return build_sampling(workload, folder_of(workload, settings), settings, rollout_dtype="bfloat16")
 
 
 def build_update(workload: Workload, folder: Path, settings: Settings) -> Step:
@@ -157,9 +163,9 @@ def learner_of(made: Recipe) -> Learner:
     return next(x for x in made.state.values() if isinstance(x, Learner))
 
 
-def load_policy(workload: Workload, folder: Path, settings: Settings) -> Any:
+def load_policy(workload: Workload, folder: Path, settings: Settings, **run: Any) -> Any:
     """The policy that a run of GRPO would load."""
-    values = {"model": str(folder), "run": run_group(settings), "sampling": sampling(workload)}
+    values = {"model": str(folder), "run": {**run_group(settings), **run}, "sampling": sampling(workload)}
     _, cfg = assemble.configure("grpo", values)
     return domains.text_policy(cfg, KEY)
 

@@ -16,14 +16,13 @@ SAME = "trl, same allocator"
 EARLY = "trl, same allocator, reference precomputed"
 PLAIN = "guerdon, system allocator"
 FIRST = "guerdon, first epoch"
+NARROW = "guerdon, bfloat16 rollouts"
 
 
 def summary(results: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Everything the page shows, as plain numbers. results: of the jobs, by their names."""
     rows = {
-        name.removeprefix("time/"): workload_summary(
-            settings.workload(name.removeprefix("time/")), found, results["floors"], settings.clock
-        )
+        name.removeprefix("time/"): workload_summary(settings.workload(name.removeprefix("time/")), found, results["floors"], settings)
         for name, found in results.items()
         if name.startswith("time/")
     }
@@ -33,13 +32,13 @@ def summary(results: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "workloads": rows,
         "memory": memory_summary(results, settings),
         "growth": growth_summary(results, settings),
-        "embedded": {name: spread(x) for name, x in results.get("embedded", {}).items()},
+        "embedded": {name: spread(taken(x, settings)) for name, x in results.get("embedded", {}).items()},
     }
 
 
-def workload_summary(workload: Workload, found: Mapping[str, Any], floors: Mapping[str, float], clock: str) -> dict[str, Any]:
+def workload_summary(workload: Workload, found: Mapping[str, Any], floors: Mapping[str, float], settings: Settings) -> dict[str, Any]:
     """One row: its sides, and how many times faster than each of TRL's Guerdon is (by tokens a second)."""
-    sides = {name: side_summary(workload, samples, floors, clock) for name, samples in found["samples"].items()}
+    sides = {name: side_summary(workload, samples, floors, settings) for name, samples in found["samples"].items()}
     base = sides[GUERDON]["rate"]
     return {
         "title": workload.title,
@@ -52,10 +51,12 @@ def workload_summary(workload: Workload, found: Mapping[str, Any], floors: Mappi
     }
 
 
-def side_summary(workload: Workload, samples: Sequence[Mapping[str, Any]], floors: Mapping[str, float], clock: str) -> dict[str, Any]:
-    """rate: tokens a second, median. floor: how many times its own work's floor a step takes. clock: which seconds of a sample."""
+def side_summary(
+    workload: Workload, samples: Sequence[Mapping[str, Any]], floors: Mapping[str, float], settings: Settings
+) -> dict[str, Any]:
+    """rate: tokens a second, median. floor: how many times its own work's floor a step takes."""
     tokens = [s.get("tokens") or workload.tokens for s in samples]
-    seconds = [s[clock] for s in samples]
+    seconds = taken(samples, settings)
     floor = [floor_seconds(workload, floors, s.get("tokens"), s.get("longest")) for s in samples]
     return {
         **spread(seconds),
@@ -65,6 +66,11 @@ def side_summary(workload: Workload, samples: Sequence[Mapping[str, Any]], floor
         "floor_seconds": statistics.median(floor),
         "floor": statistics.median(s / f for s, f in zip(seconds, floor, strict=True)),
     }
+
+
+def taken(samples: Sequence[Mapping[str, Any]], settings: Settings) -> list[float]:
+    """The seconds of samples, by the clock asked for."""
+    return [s[settings.clock] for s in samples]
 
 
 def rate(tokens: Sequence[float], seconds: Sequence[float]) -> float:
@@ -92,7 +98,7 @@ def growth_summary(results: Mapping[str, Any], settings: Settings) -> dict[str, 
     """Points of the growth series, and the line through those in tokens."""
     found: dict[str, Any] = {}
     for name, points in results.get("growth", {}).items():
-        found[name] = [{**{k: v for k, v in p.items() if k != "seconds"}, **spread(p["seconds"])} for p in points]
+        found[name] = [{**{k: v for k, v in p.items() if k != "samples"}, **spread(taken(p["samples"], settings))} for p in points]
     if "tokens" in found:
         found["line"] = line([p["decisions"] for p in found["tokens"]], [p["seconds"] for p in found["tokens"]])
     points = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.summary import EARLY, FIRST, GUERDON, PLAIN, SAME, TRL
+from benchmarks.summary import EARLY, FIRST, GUERDON, NARROW, PLAIN, SAME, TRL
 
 HOW = """\
 - **One process, in turns.** Both sides of a workload live in one process and take turns, forwards and backwards, each on the same one
@@ -22,8 +22,9 @@ HOW = """\
   them; the factors are those of later epochs, the time of a first epoch's step stands in brackets. In KTO both sides compute them in
   every step. TRL can compute them before training instead, with `precompute_ref_log_probs=True`: the third column.
 - **Prompts.** Pairs and groups share their prompt, which Guerdon runs once. The rows of SFT and KTO have a prompt each: nothing to share.
-- **Sampling** is `generate` as `GRPOTrainer` calls it. Speeds are of completion tokens; in every other workload tokens are those of the
-  rows as they are, without padding, a prompt counted once for each completion.
+- **Sampling** is `generate` as `GRPOTrainer` calls it. Guerdon draws in float32 unless `rollout_dtype` asks for bfloat16; the time of that
+  stands in brackets, and the factors are those of float32. Speeds are of completion tokens; in every other workload tokens are those
+  of the rows as they are, without padding, a prompt counted once for each completion.
 - **The floor** is the least arithmetic (no padding, each prompt once, the LM head at completion tokens only, the reference known) at
   the best matmul rate measured here, plus the optimizer's memory traffic; for decoding, at least one reading of the weights a token.
 - **Memory** is the peak of resident memory of a process that holds one side only, libraries included.
@@ -84,8 +85,10 @@ def speed(rows: Mapping[str, Any]) -> str:
         return f"{seconds(row['sides'][side]['seconds'])} (**{row['faster'][side]:.1f}x**)"
 
     def guerdon(row: Mapping[str, Any]) -> str:
-        first = row["sides"].get(FIRST)
-        return seconds(row["sides"][GUERDON]["seconds"]) + (f" (first epoch {seconds(first['seconds'])})" if first else "")
+        more = [
+            f"{side.removeprefix('guerdon, ')} {seconds(row['sides'][side]['seconds'])}" for side in (FIRST, NARROW) if side in row["sides"]
+        ]
+        return seconds(row["sides"][GUERDON]["seconds"]) + "".join(f" ({text})" for text in more)
 
     head = ["workload", "Guerdon", *(names.get(side, side.replace("trl", "TRL")) for side in others)]
     body = [[r["title"], guerdon(r), *(cell(r, side) for side in others)] for r in rows.values()]
@@ -99,7 +102,7 @@ def detail(rows: Mapping[str, Any]) -> str:
     head = ["workload", "side", "seconds", "lowest to highest", "n", "tokens/s", "times the floor"]
     body = []
     for row in rows.values():
-        for side in (GUERDON, FIRST, PLAIN, TRL, SAME, EARLY, "trl, reference precomputed"):
+        for side in (GUERDON, FIRST, NARROW, PLAIN, TRL, SAME, EARLY, "trl, reference precomputed"):
             if (x := row["sides"].get(side)) is not None:
                 extent = f"{seconds(x['low'])} to {seconds(x['high'])}"
                 name = side.replace("trl", "TRL").replace("guerdon", "Guerdon")

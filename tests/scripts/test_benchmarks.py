@@ -106,7 +106,7 @@ def results(fast: float) -> dict:
     samples = {"guerdon": side(fast, fast, 3.0), "trl": side(4.0, 4.0, 9.0), summary.SAME: side(2.0), summary.FIRST: side(0.7)}
     settings = Settings()
     options = run.parse(["--only", "dpo-short"])
-    points = [{"name": f"n{n}", "decisions": n, "rows": n, "vocab": 9, "seconds": [0.1 + 0.01 * n]} for n in (1, 2, 4)]
+    points = [{"name": f"n{n}", "decisions": n, "rows": n, "vocab": 9, "samples": side(0.1 + 0.01 * n)} for n in (1, 2, 4)]
     memory = {"guerdon": 1.0, "trl": 1.5}
     return {
         "floors": RATES,
@@ -115,7 +115,7 @@ def results(fast: float) -> dict:
         **{f"memory/dpo-long/{s}": {"workload": "dpo-long", "side": s, "loaded": 0.5, "peak": x} for s, x in memory.items()},
         "growth": dict.fromkeys(("tokens", "shared", "apart"), points),
         "vocabulary/vocabulary-32k": {"workload": "vocabulary-32k", "side": "guerdon", "loaded": 0.5, "peak": 1.0},
-        "embedded": {"a step": [0.1, 0.2, 0.3]},
+        "embedded": {"a step": side(0.1, 0.2, 0.3)},
     }
 
 
