@@ -191,6 +191,21 @@ def test_layers_of_another_kind_are_refused(tmp_path):
     assert TextPolicy.load(folder).layout == "padded"
 
 
+def test_rotary_positions_that_depend_on_the_longest_row_are_refused(tmp_path):
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    folder = small_model(tmp_path, "llama", rope_parameters=rope)
+    with pytest.raises(UserError, match="longest"):
+        TextPolicy.load(folder, layout="tree")
+    assert TextPolicy.load(folder).layout == "padded"
+
+
+def test_dropout_switched_on_later_is_refused(tmp_path):
+    policy = TextPolicy.load(small_model(tmp_path, "llama", attention_dropout=0.5), layout="tree")
+    policy.dropout = True
+    with pytest.raises(UserError, match="dropout"):
+        policy.forward(batch_of([([5, 6, 7], [8, 9])]))
+
+
 def test_the_probe_finds_what_is_wrong(folders, tmp_path, monkeypatch):
     def blind(*args):
         return parts_of(*args)[0], []  # answers that don't see their prompt

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guerdon.errors import UserError
 from guerdon.policies.head import backbone
 from guerdon.policies.tree import Tree
 from guerdon.policies.tree_attention import attend
@@ -20,8 +21,11 @@ from guerdon.policies.tree_attention import attend
 NAME = "guerdon_tree"
 
 
-class Unsupported(Exception):
+class Unsupported(UserError):
     """The model's attention is of a kind that cannot be served."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why, hint='load it with layout="padded"')
 
 
 def tree_attention(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("guerdon")
 LAYERS = {"full_attention", "sliding_attention"}
+STRETCHED = {"dynamic", "longrope"}
 
 
 def choose(network: Network, asked: str, known: tuple[str, ...]) -> Layout:
@@ -48,6 +49,9 @@ def unserved(network: Network) -> str | None:
     kinds = sorted(set(getattr(config, "layer_types", None) or ()) - LAYERS)
     if kinds:
         return f"it has layers of the kind {kinds[0]!r}"
+    rope = getattr(config, "rope_parameters", None) or {}
+    if STRETCHED & {r.get("rope_type") for r in (rope, *rope.values()) if isinstance(r, dict)}:
+        return "it stretches the positions of all rows of a pass for the longest"
     if network.dropout:
         return "dropout gives every row noise of its own"
     if not takes_positions(network.model):

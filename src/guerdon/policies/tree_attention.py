@@ -66,8 +66,13 @@ class Part:
         assert isinstance(self.query, Tensor)
         return self.query.flatten() if self.real is None else self.query.flatten()[self.real]
 
+    @cached_property
+    def _bias(self) -> Tensor | None:
+        return None if self.mask is None else torch.zeros(self.mask.shape).masked_fill(~self.mask, -torch.inf)[None, None]
+
     def bias(self, dtype: torch.dtype) -> Tensor | None:
-        return None if self.mask is None else torch.zeros(self.mask.shape, dtype=dtype).masked_fill(~self.mask, -torch.inf)[None, None]
+        """`mask` as the kernel wants it: `(1, 1, Lq, Lk)`, 0 or minus infinity."""
+        return None if self._bias is None else self._bias.to(dtype)
 
 
 def parts_of(tree: Tree, window: int | None, width: int) -> tuple[list[Part], list[Part]]:
