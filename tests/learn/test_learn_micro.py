@@ -4,8 +4,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guerdon.core.credit import rloo
+from guerdon.core.reduce import token_mean
+from guerdon.core.rng import Key
+from guerdon.core.surrogate import ppo_clip
+from guerdon.learn.learner import Adam, Learner
 from guerdon.learn.micro import by_tokens, by_units
-from guerdon.types import Batch
+from guerdon.learn.online import online
+from guerdon.learn.verbs import by_outcome
+from guerdon.policies.refs import Frozen
+from guerdon.testing import ToyPolicy, ToyReward, toy_prompts
+from guerdon.types import Batch, Term, decisions
 
 
 def batch_of(units: list[int]) -> Batch:
@@ -39,3 +48,29 @@ def test_like_lengths_go_together_and_a_large_unit_goes_alone():
 def test_units_are_counted_in_the_order_of_their_first_rows():
     pieces = list(by_units(batch_of([7, 2, 7, 5, 2]), 2))
     assert [p.inputs["row"].tolist() for p in pieces] == [[0, 1, 2, 4], [3]]
+
+
+def test_no_pass_with_gradients_is_larger_than_a_piece_not_even_the_first_check():
+    seen: list[int] = []
+
+    class Watched(ToyPolicy):
+        def forward(self, batch, need=frozenset({"logp"})):
+            if torch.is_grad_enabled():
+                seen.append(len(batch))
+            return super().forward(batch, need)
+
+    policy = Watched(spread=0.5)
+    term = Term("pg", lambda o, b: ppo_clip(o.logp, b.old_logp, b.adv), over=decisions, reduce=token_mean)
+    recipe = online(
+        learner=Learner(policy, [term], Adam(0.1), micro_units=2),
+        prompts=toy_prompts(6),
+        reward=ToyReward("a"),
+        credit=by_outcome(rloo),
+        n=3,
+        batch=6,
+        steps=1,
+        key=Key(0),
+        ref=Frozen(policy),
+    )
+    recipe.step(0)
+    assert seen == [6, 6, 6, 6]  # the check of the reference, and three pieces of two groups

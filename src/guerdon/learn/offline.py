@@ -71,7 +71,7 @@ def _step_once(learner: Learner, batch_at: Callable[[int], Batch], once: Once, t
     batch = batch_at(t)
     with clock.span("reference"):
         if learner.updates == 0 and once.ref is not None:
-            check_step0(learner.policy, once.ref, batch)
+            check_step0(learner.policy, once.ref, next(learner.micro_batches(batch)))
         batch = batch.with_(ref_logp=once.logp(t, batch))
     return learner.update(batch)
 

@@ -56,7 +56,7 @@ def online(
         if ref is not None:
             if learner.updates == 0:
                 with clock.span("reference"):
-                    check_step0(policy, ref, data)
+                    check_step0(policy, ref, next(learner.micro_batches(data)))
             data = with_ref(data, ref)
         metrics = rollout_metrics(rollouts, scores, data, pieces_of(policy)) | said
         data = with_adv(data, credit(scores, data))

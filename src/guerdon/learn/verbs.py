@@ -73,7 +73,7 @@ def update_with_ref(learner: Learner, batch: Batch, ref: Reference | None) -> Me
         return learner.update(batch)
     if learner.updates == 0:
         with clock.span("reference"):
-            check_step0(learner.policy, ref, batch)
+            check_step0(learner.policy, ref, next(learner.micro_batches(batch)))
     metrics = learner.update(with_ref(batch, ref))
     ref.tick(learner.updates)
     return metrics
