@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from guerdon.errors import UserError
-from guerdon.report import plots, write
+from guerdon.report import page, plots, write
 from guerdon.report.read import RunData, read_all, titles
 from guerdon.report.shade import early_late, sample
 
@@ -104,9 +104,11 @@ def test_profiled_runs_show_where_the_time_went(tmp_path: Path):
     timed, plain = run_folder(tmp_path / "timed"), run_folder(tmp_path / "plain")
     spans = {"forward": {"seconds": 3.0, "share": 0.75, "calls": 30}, "other": {"seconds": 1.0, "share": 0.25, "calls": 0}}
     (timed / "profile.json").write_text(json.dumps({"steps": 30, "seconds": 4.0, "spans": spans}))
-    page = write([timed, plain], tmp_path / "both.html").read_text()
-    assert "Where the time went" in page and "100.0 ms (75%)" in page
-    assert "Where the time went" not in write([plain], tmp_path / "one.html").read_text()
+    text = write([timed], tmp_path / "one.html").read_text()
+    assert "Where the time went" in text and "100.0 ms (75%)" in text
+    [(_, header, rows, _)] = page.profiles(read_all([plain, timed]))
+    assert header == ["", "timed"] and rows == [["forward", "100.0 ms (75%)"], ["other", "33.3 ms (25%)"]]
+    assert page.profiles(read_all([plain])) == []
 
 
 def test_log_scale_leaves_out_the_rounding_noise_of_step_0(tmp_path: Path):
