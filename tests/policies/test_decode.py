@@ -12,7 +12,7 @@ from guerdon.assemble import configure
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.policies.decode.lean import Lean
-from guerdon.policies.decode.sampler import Sampler, largest
+from guerdon.policies.decode.sampler import Sampler, largest, padded
 from guerdon.policies.generate import decode, decoder_of
 from guerdon.policies.head import backbone
 from guerdon.policies.loading import quiet
@@ -162,8 +162,9 @@ def test_top_p_is_exact_however_wide_the_nucleus_and_with_ties(top_p, spread):
 def test_largest_and_greedy_for_any_size(vocabulary):
     z = torch.randn(3, vocabulary, generator=torch.Generator().manual_seed(0)).mul(4).round()
     assert torch.equal(Sampler(0).draw(z, torch.zeros(3))[0], z.argmax(-1))
+    filled = torch.nn.functional.pad(z, (0, padded(vocabulary) - vocabulary), value=-torch.inf)
     for k in (1, 3, 5):
-        assert torch.equal(largest(z.t().contiguous(), k).value, z.topk(k, -1).values)
+        assert torch.equal(largest(filled.t().contiguous(), k).value, z.topk(k, -1).values)
     everything, _ = Sampler().draw(z.expand(3, -1), torch.tensor([0.0, 0.5, 1.0]))
     assert everything.tolist()[0] == 0
     assert everything.tolist()[2] == vocabulary - 1
@@ -202,6 +203,20 @@ def test_the_company_changes_nothing(decoder, models):
     for i in (0, 7, 19):
         alone = decode(model, prompts[i : i + 1], uniforms[i : i + 1], budgets[i : i + 1], stop, sampler, decoder=decoder)
         same(alone, expected[i : i + 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", LEAN)
+def test_the_lean_decoder_gives_the_same_bits_in_any_company(family, dtype):
+    """Sums longer than a part, prompts longer than a run of keys, heads and layers of every kind."""
+    model = build(family, hidden_size=192, intermediate_size=640, head_dim=32, num_hidden_layers=2, initializer_range=0.1)
+    prompts, uniforms, budgets, stop = jobs(24, 40, seed=8)
+    first = decode(model, prompts, uniforms, budgets, stop, Sampler(0.8), dtype=dtype)
+    for rows in (1, 3, 17):
+        again = decode(model, prompts[::-1], uniforms.flip(0), budgets[::-1], stop, Sampler(0.8), rows=rows, dtype=dtype)
+        for a, b in zip(first, again[::-1], strict=True):
+            assert torch.equal(a.ids, b.ids)
+            assert torch.equal(a.logp, b.logp)
 
 
 def test_the_same_call_gives_the_same_bits(models):

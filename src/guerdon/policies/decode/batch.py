@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from guerdon.policies.decode.memory import Memory
-from guerdon.policies.decode.sampler import Sampler
+from guerdon.policies.decode.product import product
+from guerdon.policies.decode.sampler import Sampler, padded
 from guerdon.policies.head import Head
 
 AT_ONCE = 512
@@ -41,10 +42,7 @@ class Decoder(Protocol):
 
 
 class Scores:
-    """Float32 logits over the temperature, vocabulary first, in a buffer that each call uses again.
-
-    Filled up with -inf to a multiple of 16 ids, which suits the sampler's passes over them.
-    """
+    """Float32 logits over the temperature as `Sampler.draw_` takes them, in a buffer that each call uses again."""
 
     def __init__(self, head: Head, sampler: Sampler) -> None:
         self.head, self.divide = head, sampler.temperature or 1.0
@@ -52,28 +50,26 @@ class Scores:
 
     def __call__(self, hidden: Float[Tensor, "B D"]) -> Float[Tensor, "V B"]:
         weight, bias, softcap = self.head.weight, self.head.bias, self.head.softcap
-        x, factor = hidden.t(), self.head.scale
-        if softcap is None:
-            factor /= self.divide
+        factor = self.head.scale / (self.divide if softcap is None else 1.0)
         if bias is None and factor != 1.0:  # cheaper on the states than on the logits
-            x, factor = x * factor, 1.0
-        size = len(weight)
-        z = self._buffer(torch.float32, x.shape[1])
+            hidden, factor = hidden * factor, 1.0
+        count, batch = len(weight), len(hidden)
+        z = self._buffer(torch.float32, batch)
         if weight.dtype == z.dtype:
-            torch.mm(weight, x, out=z[:size])
+            product(weight, hidden, z[:count])
         else:
-            z[:size] = torch.mm(weight, x.to(weight.dtype), out=self._buffer(weight.dtype, x.shape[1])[:size])
+            z[:count] = product(weight, hidden.to(weight.dtype), self._buffer(weight.dtype, batch)[:count])
         if bias is not None:
-            z[:size] += bias[:, None]
+            z[:count] += bias[:, None]
         if factor != 1.0:
             z *= factor
         if softcap is not None:
             z.div_(softcap).tanh_().mul_(softcap / self.divide)
-        z[size:] = -torch.inf
+        z[count:] = -torch.inf
         return z
 
     def _buffer(self, dtype: torch.dtype, batch: int) -> Tensor:
-        rows = (len(self.head.weight) + 15) // 16 * 16
+        rows = padded(len(self.head.weight))
         if dtype not in self.spare or self.spare[dtype].numel() < rows * batch:
             self.spare[dtype] = torch.empty(rows * batch, dtype=dtype, device=self.head.weight.device)
         return self.spare[dtype][: rows * batch].view(rows, batch)

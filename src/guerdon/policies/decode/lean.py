@@ -1,8 +1,8 @@
 """A short decoder for the Llama family: the same numbers as the model's own code, in a fifth of the operations.
 
-Activations stand features first, `(D, N)` for N tokens: products with few tokens are fastest that way round. Weights are the model's own
-parameters, read where they lie. Only where that is not possible (another dtype, adapters) are they copied, for one call and anew for
-each, so that no update can be missed: that costs about as much as two tokens, and half the memory of a float32 model for bfloat16.
+Weights are the model's own parameters, read where they lie. Only where that is not possible (another dtype, adapters) are they
+copied, for one call and anew for each, so that no update can be missed: that costs about as much as two tokens, and half the memory of
+a float32 model for bfloat16.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from guerdon.policies.decode.memory import Memory, Reach
+from guerdon.policies.decode.product import product
 from guerdon.policies.head import Head, backbone, head_of, plain
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
@@ -25,61 +26,53 @@ FIXED = {"default", "linear", "llama3", "yarn"}
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """`w x / sqrt(mean(x^2) + eps)` over D features, as `(sqrt(D) w) x / sqrt(sum(x^2) + D eps)`. weight: None when it is all ones."""
+    """`w x / sqrt(mean(x^2) + eps)` over the last D numbers, as `(sqrt(D) w) x / sqrt(sum(x^2) + D eps)`. weight: None: all ones."""
 
     weight: Tensor | None
     eps: float
-    axis: int = -2
 
     def __call__(self, x: Tensor) -> Tensor:
-        spread = torch.linalg.vecdot(x, x, dim=self.axis).add_(self.eps).rsqrt_()
-        x = x * spread.unsqueeze(self.axis)
+        x = x * torch.linalg.vecdot(x, x).add_(self.eps).rsqrt_().unsqueeze(-1)
         return x if self.weight is None else x.mul_(self.weight)
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
-    """`W x + b` of one linear layer, or of several that read the same x, one below the other."""
+class Linear:
+    """`W x + b` of one linear layer, or of several that read the same x, one below the other. Features stand first in the result."""
 
     weights: list[Tensor]
     bias: Float[Tensor, "O 1"] | None = None
 
-    def __call__(self, x: Float[Tensor, "I N"]) -> Float[Tensor, "O N"]:
+    def __call__(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "O N"]:
         if len(self.weights) == 1:
-            out = torch.mm(self.weights[0], x)
+            out = product(self.weights[0], x)
         else:
-            out, start = x.new_empty(sum(map(len, self.weights)), x.shape[1]), 0
+            out, start = x.new_empty(sum(map(len, self.weights)), len(x)), 0
             for w in self.weights:
-                torch.mm(w, x, out=out[start : start + len(w)])
+                product(w, x, out[start : start + len(w)])
                 start += len(w)
         return out if self.bias is None else out.add_(self.bias)
-
-    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """`residual + W x + b`, in place."""
-        if residual.dtype == x.dtype and self.bias is None:
-            return residual.addmm_(self.weights[0], x)
-        return residual.add_(self(x))
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
     """One layer. The norms behind attention and MLP are Gemma's, those of queries and keys Qwen 3's and Gemma 3's.
 
-    heads: queries, keys and values; their bias stands apart, one row, since it is added when tokens stand first.
+    heads: queries, keys and values; their bias stands apart, since it is added when tokens stand first.
     """
 
     reach: Reach
     rope: str
     before: Norm
-    heads: Product
+    heads: Linear
     head_bias: Tensor | None
     head_norm: Norm | None
-    out: Product
+    out: Linear
     behind: Norm | None
     before_mlp: Norm
-    gate_up: Product
+    gate_up: Linear
     activation: Callable[[Tensor], Tensor]
-    down: Product
+    down: Linear
     behind_mlp: Norm | None
 
 
@@ -122,7 +115,7 @@ class Lean:
             reach=Reach(attention.scaling, window),
             rope=attention.layer_type if self.family == "gemma3_text" else "",
             before=before,
-            heads=Product(heads.weights),
+            heads=Linear(heads.weights),
             head_bias=None if heads.bias is None else self._interleaved(heads.bias.to(self.exact), attention.head_dim),
             head_norm=self._head_norm(attention) if hasattr(attention, "q_norm") else None,
             out=self._product(attention.o_proj),
@@ -135,15 +128,15 @@ class Lean:
         )
 
     def _norm(self, module: Any) -> Norm:
-        weight, eps, size = module.weight.detach().to(self.exact)[:, None], getattr(module, "variance_epsilon", None), len(module.weight)
+        weight, eps, size = module.weight.detach().to(self.exact), getattr(module, "variance_epsilon", None), len(module.weight)
         if eps is None:  # Gemma's: the weight is what is added to 1
             weight, eps = weight + 1, module.eps
         return Norm(weight * size**0.5, eps * size)
 
     def _head_norm(self, attention: Any) -> Norm:
         q, k = self._norm(attention.q_norm), self._norm(attention.k_norm)
-        weight = torch.cat([x.weight.expand(n, -1, 1).flatten(1) for x, n in ((q, self.heads), (k, self.kv)) if x.weight is not None])
-        return Norm(self._interleaved(weight.reshape(-1, 1), attention.head_dim).view(-1, attention.head_dim), q.eps, axis=-1)
+        weight = torch.cat([x.weight.expand(n, -1).flatten() for x, n in ((q, self.heads), (k, self.kv)) if x.weight is not None])
+        return Norm(self._interleaved(weight[:, None], attention.head_dim).view(-1, attention.head_dim), q.eps)
 
     def _interleaved(self, x: Float[Tensor, "O N"], dim: int) -> Float[Tensor, "N O"]:
         """Tokens first, and in the heads of queries and keys the two numbers that turn together side by side."""
@@ -153,14 +146,14 @@ class Lean:
         rows[:, turned:].copy_(x[turned:].t())
         return rows
 
-    def _joined(self, norm: Any, *layers: Any) -> tuple[Norm, Product]:
+    def _joined(self, norm: Any, *layers: Any) -> tuple[Norm, Linear]:
         """A norm and the product behind it; a copied product takes the norm's weight into its own."""
         first = self._norm(norm)
         if all(self._lies(layer) for layer in layers):
             return first, self._product(*layers)
         return Norm(None, first.eps), self._product(*layers, scale=first.weight)
 
-    def _product(self, *layers: Any, scale: Tensor | None = None) -> Product:
+    def _product(self, *layers: Any, scale: Tensor | None = None) -> Linear:
         """The product of layers one below the other, of `scale * x` if given; copied into one matrix where the weights don't lie ready."""
         linears = [_linear(layer) for layer in layers]
         if all(self._lies(layer) for layer in layers):
@@ -169,11 +162,11 @@ class Lean:
             sizes = [linear.out_features for linear in linears]
             weights = [linears[0].weight.new_empty(sum(sizes), linears[0].in_features, dtype=self.dtype)]
             for part, layer in zip(weights[0].split(sizes), layers, strict=True):
-                part.copy_(_weight(layer) if scale is None else _weight(layer) * scale.t())
+                part.copy_(_weight(layer) if scale is None else _weight(layer) * scale)
         if all(linear.bias is None for linear in linears):
-            return Product(weights)
+            return Linear(weights)
         bias = [linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears]
-        return Product(weights, torch.cat(bias).to(self.dtype)[:, None])
+        return Linear(weights, torch.cat(bias).to(self.dtype)[:, None])
 
     def _lies(self, layer: Any) -> bool:
         return layer is _linear(layer) and layer.weight.dtype == self.dtype
@@ -220,16 +213,16 @@ class Lean:
         self, ids: Tensor, position: Tensor, furthest: int, attend: Callable[[int, Reach, Tensor], Tensor], last: Tensor | None
     ) -> Float[Tensor, "B D"]:
         """Hidden states, of the tokens `last` alone if given. attend: from `(N, all heads)` to `(N, heads)`."""
-        x = self.embed(ids).t().to(self.exact, copy=True, memory_format=torch.contiguous_format)
+        x = self.embed(ids).to(self.exact)
         turns = {rope: self._turns(rope, position, furthest) for rope in {b.rope for b in self.blocks}}
         for i, block in enumerate(self.blocks):
             seen = attend(i, block.reach, self._look(block, x, turns[block.rope]))
             if last is not None and i == len(self.blocks) - 1:
-                x, seen = x[:, last], seen[last]
-            x = self._add(x, block.out, seen.to(self.dtype).t(), block.behind)
+                x, seen = x[last], seen[last]
+            x = self._add(x, block.out(seen.to(self.dtype)), block.behind)
             gate, up = block.gate_up(block.before_mlp(x).to(self.dtype)).chunk(2)
-            x = self._add(x, block.down, block.activation(gate).mul_(up), block.behind_mlp)
-        return self.last(x).t()
+            x = self._add(x, block.down(block.activation(gate).mul_(up).t()), block.behind_mlp)
+        return self.last(x)
 
     def _look(self, block: Block, x: Tensor, turn: Tensor) -> Float[Tensor, "N O"]:
         """Queries, keys and values of each token, with its position turned in."""
@@ -242,8 +235,8 @@ class Lean:
         torch.view_as_complex(turned.view(len(rows), self.heads + self.kv, -1, 2)).mul_(turn)
         return rows
 
-    def _add(self, x: Tensor, product: Product, y: Tensor, norm: Norm | None) -> Tensor:
-        return product.add_to(x, y) if norm is None else x.add_(norm(product(y).to(self.exact)))
+    def _add(self, x: Tensor, y: Float[Tensor, "D N"], norm: Norm | None) -> Tensor:
+        return x.add_(y.t() if norm is None else norm(y.t().contiguous().to(self.exact)))
 
 
 def unserved(model: Any) -> str | None:

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 FIRST = 32
 """Tokens of its own that a row has room for at first; doubled when they are used up."""
 
+EDGE = 16
+"""Attention goes over a multiple of so many keys, the last ones hidden: then the kernel's order of summation is the same for all lengths."""
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -39,9 +42,9 @@ class Memory:
     def __init__(self, layers: int, heads: int, dim: int, *, rows: int, max_new: int, max_prompt: int, like: Tensor) -> None:
         self.device = like.device
         # Zeros, not rubbish: keys out of sight get the weight 0, and 0 * NaN is NaN.
-        self.own = like.new_zeros(layers, rows, min(FIRST, max_new), 2, heads, dim)
-        self.prompts = like.new_zeros(layers, 0, max_prompt, 2, heads, dim)
-        self.max_new = max_new
+        self.own = like.new_zeros(layers, rows, _up(min(FIRST, max_new)), 2, heads, dim)
+        self.prompts = like.new_zeros(layers, 0, _up(max_prompt), 2, heads, dim)
+        self.max_new = _up(max_new)
         self.lengths: list[int] = []
         self.grid = Grid(0, 0, 0, True, None, None)
         self.size = torch.zeros(0, dtype=torch.long, device=self.device)
@@ -87,14 +90,14 @@ class Memory:
 
     def turn(self, index: Sequence[int]) -> None:
         """Row i is about to feed its own token number `index[i]`, from 0."""
-        rows, longest = len(index), max(index) + 1
+        rows, longest = len(index), _up(max(index) + 1)
         if longest > self.own.shape[2]:
             self.own = _grown(self.own, 2, min(self.max_new, max(longest, 2 * self.own.shape[2])))
         room = self.own.shape[2]
         self.index = torch.tensor(index, device=self.device)
         self.position = self.size + self.index
         self.places = torch.arange(0, rows * room, room, device=self.device) + self.index
-        self.longest, self.furthest, self.ragged = longest, self.grid.longest + longest - 1, min(index) + 1 < longest
+        self.longest, self.furthest, self.ragged = longest, self.grid.longest + longest, min(index) + 1 < longest
         stored = self.own[:, :rows, :longest], self.prompts[:, : self.grid.prompts, : self.grid.longest]
         self.views = [x[:, :, :, i].transpose(2, 3).unbind(0) for x in stored for i in (0, 1)]
         self.masks = {}
@@ -107,7 +110,8 @@ class Memory:
         own_key, own_value, key, value = (views[layer] for views in self.views)
         out, lse = attention(q, own_key, own_value, self._own_mask(reach), reach.scale)
         other, weight = self._to_prompts(q, key, value, reach)
-        return torch.lerp(other, out, torch.sigmoid(lse - weight).unsqueeze(-1).to(out.dtype)).reshape(len(query), -1)
+        share = torch.sigmoid((lse - weight).double())  # in float32 torch rounds it differently at the end of a long row of numbers
+        return torch.lerp(other, out, share.to(out.dtype).unsqueeze(-1)).reshape(len(query), -1)
 
     def _to_prompts(self, q: Tensor, key: Tensor, value: Tensor, reach: Reach) -> tuple[Tensor, Tensor]:
         """From each row `(B, K, R, D)` to its prompt, and the log-sum-exp `(B, K, R)`.
@@ -143,7 +147,7 @@ class Memory:
     def _prompt_mask(self, reach: Reach, repeat: int) -> Tensor | None:
         """`(prompts, 1, 1 or queries, keys)`, or None where every row sees all keys."""
         grid = self.grid
-        window = reach.window if reach.window is not None and reach.window <= self.furthest else None
+        window = reach.window if reach.window is not None and reach.window < self.furthest else None
         if window is None and grid.even:
             return None
         if ("prompt", window) not in self.masks:
@@ -167,7 +171,7 @@ class Grid:
     """Rows of a batch by prompts: `width` cells for each of the first `prompts` slots.
 
     rows: the row in each cell; cells: the cell of each row; None where that is the order already. longest: tokens of the longest prompt of
-    a row. even: all of the slots hold as many.
+    a row, rounded up to `EDGE`. even: all of the slots hold as many.
     """
 
     prompts: int
@@ -184,7 +188,7 @@ def _lay(slots: Sequence[int], lengths: Sequence[int], device: torch.device) -> 
     for slot in slots:
         place.append(used[slot])
         used[slot] += 1
-    width, longest = max(used), max(lengths[s] for s in slots)
+    width, longest = max(used), _up(max(lengths[s] for s in slots))
     even = all(n == longest for n in lengths[:prompts])
     cells = [slot * width + i for slot, i in zip(slots, place, strict=True)]
     if cells == list(range(prompts * width)):
@@ -193,6 +197,10 @@ def _lay(slots: Sequence[int], lengths: Sequence[int], device: torch.device) -> 
     for row, cell in enumerate(cells):
         rows[cell] = row
     return Grid(prompts, width, longest, even, torch.tensor(rows, device=device), torch.tensor(cells, device=device))
+
+
+def _up(tokens: int) -> int:
+    return -(-tokens // EDGE) * EDGE
 
 
 def _grown(old: Tensor, dim: int, size: int) -> Tensor:

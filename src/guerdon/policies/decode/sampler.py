@@ -1,7 +1,7 @@
 """The draw: one random number a token, by the inverse of the cumulative distribution.
 
 Logits are held vocabulary first, `(V, B)`: that is how the head's product comes out fastest, and the rows of a batch stand side by side
-in every pass over the vocabulary.
+in every pass over the vocabulary. Each row's sums are taken in an order that does not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch import Tensor
 
 BLOCK = 16
 """Ids that stand for one when the largest logits are looked for."""
+
+WIDE = 32
+"""Rows of a block that are summed side by side: a width for which torch's order of summation is the same for every column."""
 
 NUCLEUS = 128
 """How many of the largest logits are tried for top-p before a whole vocabulary is sorted."""
@@ -41,13 +44,16 @@ class Sampler:
         """Token ids `(B,)` by the inverse of the cumulative distribution at `uniform` in [0, 1), and their float32 log-probabilities
         under the distribution drawn from (after temperature and truncation). Greedy: the first largest logit, log-probability 0,
         since the distribution drawn from is a point."""
-        z = logits.t().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        count = logits.shape[1]
+        z = logits.new_full((padded(count), len(logits)), -torch.inf, dtype=torch.float32)
+        z[:count] = logits.t()
         if self.temperature not in (0, 1):
             z /= self.temperature
         return self.draw_(z, uniform)
 
     def draw_(self, z: Float[Tensor, "V B"], uniform: Float[Tensor, " B"]) -> tuple[Tensor, Tensor]:
-        """`draw` from float32 logits that are divided by the temperature already, vocabulary first; they are overwritten."""
+        """`draw` from float32 logits that are divided by the temperature already, vocabulary first and filled up with -inf to a size
+        that is `padded`; they are overwritten."""
         if self.temperature == 0:
             return _argmax(z), torch.zeros(z.shape[1], device=z.device)
         # Below 1 by more than a rounding error, so that the search ends at a token of positive probability.
@@ -59,7 +65,7 @@ class Sampler:
     def _draw_kept(self, z: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """From the largest logits where they hold all that is kept; rows where they don't go through `truncate`."""
         size = min(self.top_k or NUCLEUS, len(z))
-        total = None if self.top_k else _weights_(z.clone()).sum(0)
+        total = None if self.top_k else _sums(_weights_(z.clone())).sum(1).float()
         weight, index, done = self._nucleus(largest(z, size), total)
         cumulative = weight.cumsum(1, dtype=torch.float64)
         at = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).clamp_(max=size - 1)
@@ -138,39 +144,52 @@ def largest(z: Float[Tensor, "V B"], k: int) -> Largest:
     return Largest(value, ids.gather(1, at))
 
 
-def _weights_(z: Float[Tensor, "V B"]) -> Float[Tensor, "V B"]:
-    """`exp(z - largest z)` of each column, in place."""
-    # With few columns the passes would go by runs of B numbers; seen as `(V / wide, wide * B)` they go by long ones.
-    batch = z.shape[1]
-    wide = max((n for n in (1, 2, 4, 8, 16) if n * batch <= 128 and len(z) % n == 0), default=1)
-    long = z.view(-1, wide * batch)
-    largest = long.amax(0).view(wide, batch).amax(0)
-    long.sub_(largest.repeat(wide)).exp_()
-    return z
-
-
 def _argmax(z: Float[Tensor, "V B"]) -> Int[Tensor, " B"]:
     """The first largest of each column; `z.argmax(0)` is slow across rows."""
     ids, value = _members(z, _maxima(z).argmax(1, keepdim=True), BLOCK)
     return ids.gather(1, value.argmax(1, keepdim=True))[:, 0]
 
 
-def _blocks(z: Float[Tensor, "V B"], size: int) -> list[Tensor]:
-    """Blocks of so many ids, `(blocks, size, B)`, and the shorter rest, `(1, rest, B)`, if any."""
-    whole = len(z) // size * size
-    parts = [z[:whole].view(-1, size, z.shape[1]), z[whole:].unsqueeze(0)]
-    return [part for part in parts if part.numel()]
-
-
 def _maxima(z: Float[Tensor, "V B"]) -> Float[Tensor, "B blocks"]:
-    return torch.cat([part.amax(1) for part in _blocks(z, BLOCK)]).t().contiguous()
+    return z.view(-1, BLOCK, z.shape[1]).amax(1).t().contiguous()
 
 
 def _members(z: Float[Tensor, "V B"], blocks: Int[Tensor, "B n"], size: int) -> tuple[Tensor, Tensor]:
-    """The ids in these blocks of each column, `(B, n * size)`, and their values; -inf at ids behind the end."""
+    """The ids in these blocks of each column, `(B, n * size)`, and their values."""
     ids = (blocks[:, :, None] * size + torch.arange(size, device=z.device)).flatten(1)
-    value = z[ids.clamp(max=len(z) - 1), torch.arange(z.shape[1], device=z.device)[:, None]]
-    return ids, value if len(z) % size == 0 else value.masked_fill(ids >= len(z), -torch.inf)
+    return ids, z[ids, torch.arange(z.shape[1], device=z.device)[:, None]]
+
+
+def padded(vocabulary: int) -> int:
+    """The least whole number of blocks of the search that holds so many ids."""
+    size = _block(vocabulary)
+    return -(-vocabulary // size) * size
+
+
+def _block(vocabulary: int) -> int:
+    """A power of two near the square root: as many blocks as ids in a block."""
+    return max(WIDE, 1 << (vocabulary.bit_length() + 1) // 2)
+
+
+def _weights_(z: Float[Tensor, "V B"]) -> Float[Tensor, "V B"]:
+    """`exp(z - largest z)` of each column, in place."""
+    # With few columns the passes would go by runs of B numbers; seen as `(V / many, many * B)` they go by long ones.
+    batch = z.shape[1]
+    many = max(n for n in (1, 2, 4, 8, 16) if n == 1 or n * batch <= 128)
+    long = z.view(-1, many * batch)
+    highest = long.amax(0).view(many, batch).amax(0)
+    long.sub_(highest.repeat(many)).exp_()
+    return z
+
+
+def _sums(weight: Float[Tensor, "V B"]) -> Float[Tensor, "B blocks"]:
+    """The sum of each block of each column, in float64."""
+    batch, size = weight.shape[1], _block(len(weight))
+    sums = weight.view(-1, size // WIDE, WIDE * batch).sum(1).view(-1, WIDE, batch)
+    while sums.shape[1] > 1:
+        half = sums.shape[1] // 2
+        sums = sums[:, :half] + sums[:, half:]
+    return sums[:, 0].t().double()
 
 
 def _search(weight: Float[Tensor, "V B"], uniform: Float[Tensor, " B"]) -> tuple[Tensor, Tensor]:
@@ -179,8 +198,7 @@ def _search(weight: Float[Tensor, "V B"], uniform: Float[Tensor, " B"]) -> tuple
     Two levels: sums of blocks first, then the cumulative sum inside one block alone, in float64. The place inside a block is carried
     over as a share of it, so that a block that was hit always gives an id of positive weight.
     """
-    size = 1 << max(4, (len(weight).bit_length() + 1) // 2)
-    sums = torch.cat([part.sum(1) for part in _blocks(weight, size)]).t().double()
+    size, sums = _block(len(weight)), _sums(weight)
     cumulative = sums.cumsum(1)
     total = cumulative[:, -1:]
     target = uniform[:, None] * total
@@ -188,6 +206,6 @@ def _search(weight: Float[Tensor, "V B"], uniform: Float[Tensor, " B"]) -> tuple
     here = sums.gather(1, block)
     inside = ((target - cumulative.gather(1, block) + here) / here).clamp_(0, 1 - 1e-12)
     ids, found = _members(weight, block, size)
-    within = found.clamp_(min=0).cumsum(1, dtype=torch.float64)
+    within = found.cumsum(1, dtype=torch.float64)
     at = torch.searchsorted(within, inside * within[:, -1:], right=True).clamp_(max=size - 1)
     return ids.gather(1, at)[:, 0], (found.gather(1, at).double() / total).log().float()[:, 0]
