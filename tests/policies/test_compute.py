@@ -1,5 +1,6 @@
 """Number formats and activations: bfloat16 products are real and bounded, recomputed layers give the same gradient to the last bit."""
 
+import copy
 import itertools
 from typing import Any
 
@@ -84,6 +85,26 @@ def test_training_in_bfloat16_moves_the_float32_weights(folders):
     moved = torch.cat([(p.detach() - b).abs().flatten() for p, b in zip(policy.parameters(), before, strict=True)])
     assert float((moved > 1e-4).float().mean()) > 0.5
     assert losses[-1] < losses[0]
+
+
+def test_a_learner_goes_on_from_its_state_to_the_last_bit(folders):
+    """With everything switched on; and no cast of an old weight survives an update."""
+
+    def fresh() -> tuple[TextPolicy, Learner]:
+        policy = TextPolicy.load(folders["llama"], compute="bfloat16", checkpoint_activations=True)
+        term = Term("nll", lambda o, b: -o.logp, over=decisions, reduce=token_mean)
+        return policy, Learner(policy, [term], Adam(1e-2), micro_tokens=40)
+
+    (policy, learner), (other, restored) = fresh(), fresh()
+    batch = policy.collate([r.with_(group=i) for i, r in enumerate(ANSWERS)])
+    start = policy.forward(batch).logp
+    for _ in range(2):
+        learner.update(batch)
+    restored.load_state_dict(copy.deepcopy(learner.state_dict()))
+    assert torch.equal(policy.forward(batch).logp, other.forward(batch).logp)
+    assert not torch.equal(policy.forward(batch).logp, start)
+    assert learner.update(batch) == restored.update(batch)
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), other.parameters(), strict=True))
 
 
 def test_sampling_stays_in_the_format_of_the_weights(folders):
