@@ -23,6 +23,7 @@ from benchmarks import ours, theirs
 from benchmarks.floors import synchronize
 from benchmarks.models import model_folder
 from benchmarks.settings import Settings
+from benchmarks.sides import EARLY, FIRST, GUERDON, NARROW, PLAIN, SAME, TRL
 from benchmarks.workloads import Done, Step, Workload
 from guerdon.allocator import keep_memory
 
@@ -50,27 +51,30 @@ def measure(workload: Workload, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {"workload": workload.name, "load": load, "samples": {}, "checks": []}
     if not settings.trl:
         take_allocator(settings)
-        found["samples"] = alternate({"guerdon": guerdon}, settings)
+        found["samples"] = alternate({GUERDON: guerdon}, settings)
         return found
     trl = theirs.build(workload, settings)
-    began, once = time.perf_counter(), trl()
-    known = {"trl": time.perf_counter() - began}
-    found["checks"] = compare(workload, first, once)
-    if settings.device == "cpu":
-        found["samples"] |= alternate({"trl": trl, "guerdon, system allocator": guerdon}, settings, known=known)
-        take_allocator(settings)
-    sides = {"trl, same allocator" if settings.device == "cpu" else "trl": trl, "guerdon": guerdon}
+    sample, once = timed(trl, settings)
+    known = {TRL: sample}
     if workload.kind == "sample":
-        sides["guerdon, bfloat16 rollouts"] = ours.build_narrow_sampling(workload, settings)
+        found["checks"] = compare_samples(workload, settings, first, once)
+    else:
+        found["checks"] = compare(workload, first, once)
+    two = settings.device == "cpu" and sys.platform.startswith("linux")  # elsewhere there is no such setting
+    if two:
+        training = workload.kind != "sample"  # the first step of a trainer sets it up, and does not count
+        found["samples"] |= alternate({TRL: trl, PLAIN: guerdon}, settings, known=known, counts=not training)
+        take_allocator(settings)
+    sides = {SAME if two else TRL: trl, GUERDON: guerdon}
+    if workload.kind == "sample":
+        sides[NARROW] = ours.build_narrow_sampling(workload, settings)
     if workload.kind == "dpo":
-        sides["guerdon, first epoch"] = ours.build_first_epoch(workload, settings)
+        sides[FIRST] = ours.build_first_epoch(workload, settings)
     if workload.kind in ("dpo", "kto"):
         early = theirs.build(workload, settings, precomputed=True)
         early()
-        sides["trl, same allocator, reference precomputed" if settings.device == "cpu" else "trl, reference precomputed"] = early
+        sides[EARLY if two else "trl, reference precomputed"] = early
     found["samples"] |= alternate(sides, settings)
-    if workload.kind == "sample":
-        found["checks"] = compare_samples(workload, settings, guerdon(), trl())
     return found
 
 
@@ -80,36 +84,44 @@ def take_allocator(settings: Settings) -> None:
         keep_memory()
 
 
-def alternate(sides: Mapping[str, Step], settings: Settings, known: Mapping[str, float] | None = None) -> dict[str, list[Sample]]:
+def alternate(
+    sides: Mapping[str, Step], settings: Settings, *, known: Mapping[str, Sample] | None = None, counts: bool = True
+) -> dict[str, list[Sample]]:
     """Samples of the sides in turns, forwards and backwards.
 
     As many rounds as the budget allows, at most `settings.repeats`; a side that takes less than a fifth of the slowest gets three
-    samples a round. Where a round alone is over the budget the warm-up counts, and over three times the budget it is all there is.
-    known: seconds of sides that need no warm-up.
+    samples a round. Where a round alone is over the budget the warm-up counts too, and over three times the budget it is all there is.
+    known: warm-ups that were made already; counts: whether they may count.
     """
-    warm = {name: [clock(step, settings)] if not (known or {}).get(name) else [] for name, step in sides.items()}
-    seconds = {name: x[0]["seconds"] if x else (known or {})[name] for name, x in warm.items()}
-    total = sum(seconds.values())
+    known = known or {}
+    warm = {name: known[name] if name in known else clock(step, settings) for name, step in sides.items()}
+    slowest, total = max(x["seconds"] for x in warm.values()), sum(x["seconds"] for x in warm.values())
     rounds = max(1, min(settings.repeats, int(settings.budget / total)))
-    long = total > settings.budget
-    if total > 3 * settings.budget and all(warm.values()):
+    if total > 3 * settings.budget and (counts or not known):
         rounds = 0
-    samples: dict[str, list[Sample]] = {name: list(x) if long else [] for name, x in warm.items()}
+    counted = [name for name in sides if total > settings.budget and (counts or name not in known)]
+    samples: dict[str, list[Sample]] = {name: [warm[name]] if name in counted else [] for name in sides}
     for i in range(rounds):
         for name in list(sides) if i % 2 == 0 else reversed(list(sides)):
-            for _ in range(3 if seconds[name] < max(seconds.values()) / 5 else 1):
+            for _ in range(3 if warm[name]["seconds"] < slowest / 5 else 1):
                 samples[name].append(clock(sides[name], settings))
     return samples
 
 
 def clock(step: Step, settings: Settings) -> Sample:
     """One step, timed."""
+    return timed(step, settings)[0]
+
+
+def timed(step: Step, settings: Settings) -> tuple[Sample, Done]:
+    """One step, timed, and what it did."""
     gc.collect()
     began, cpu = time.perf_counter(), time.process_time()
     done = step()
     synchronize(settings.device)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     drawn = {"tokens": sum(done.lengths), "longest": max(done.lengths)} if done.lengths else {}
-    return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, **drawn}
+    return {"seconds": seconds, "cpu": cpu, **drawn}, done
 
 
 # ---------------------------------------------------------------- the same work?

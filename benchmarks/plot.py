@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.summary import EARLY, SAME, TRL
+from benchmarks.sides import EARLY, SAME, TRL
 
 COLOURS = {TRL: "#2f6f9f", SAME: "#d98b2b", EARLY: "#7a9a4f", "trl, reference precomputed": "#7a9a4f"}
 INK, LINE = "#333333", "#bbbbbb"

@@ -9,14 +9,8 @@ from typing import Any
 from benchmarks.floors import floor_seconds
 from benchmarks.growth import beyond_training_state
 from benchmarks.settings import Settings
+from benchmarks.sides import GUERDON, SAME, TRL
 from benchmarks.workloads import GROWTH, Workload
-
-GUERDON, TRL = "guerdon", "trl"
-SAME = "trl, same allocator"
-EARLY = "trl, same allocator, reference precomputed"
-PLAIN = "guerdon, system allocator"
-FIRST = "guerdon, first epoch"
-NARROW = "guerdon, bfloat16 rollouts"
 
 
 def summary(results: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.summary import EARLY, FIRST, GUERDON, NARROW, PLAIN, SAME, TRL
+from benchmarks.sides import EARLY, FIRST, GUERDON, NARROW, PLAIN, SAME, TRL
 
 HOW = """\
 - **One process, in turns.** Both sides of a workload live in one process and take turns, forwards and backwards, each on the same one

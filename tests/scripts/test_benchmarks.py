@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import floors, models, ours, plot, run, summary, workloads, write  # noqa: E402
+from benchmarks import floors, measure, models, ours, plot, run, sides, summary, workloads, write  # noqa: E402
 from benchmarks.settings import Settings  # noqa: E402
 
 NEEDS_TRL = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed: pip install -e '.[bench]'")
@@ -98,12 +98,38 @@ def test_the_floor_counts_a_shared_prompt_once():
         del models.SHAPES["by hand"]
 
 
+def test_sides_take_turns_within_the_budget(monkeypatch):
+    """Fast sides get more samples; long ones few, but never none; a step that set something up does not count."""
+    taken: list[str] = []
+    cost = {"slow": 4.0, "fast": 0.1}
+
+    def clock(step, settings):
+        taken.append(step)
+        return {"seconds": cost[step]}
+
+    monkeypatch.setattr(measure, "clock", clock)
+
+    def counts(budget, **more):
+        taken.clear()
+        found = measure.alternate({"slow": "slow", "fast": "fast"}, Settings(budget=budget, repeats=5), **more)
+        return {name: len(x) for name, x in found.items()}
+
+    assert counts(13) == {"slow": 3, "fast": 9}
+    assert taken == ["slow", "fast", *["slow", *["fast"] * 3], *[*["fast"] * 3, "slow"], *["slow", *["fast"] * 3]]
+    assert counts(1000) == {"slow": 5, "fast": 15}
+    assert counts(3) == {"slow": 2, "fast": 4}  # over the budget: the warm-up counts
+    assert counts(1) == {"slow": 1, "fast": 1}  # far over it: nothing else does
+    first = {"slow": {"seconds": 4.0}}
+    assert counts(1, known=first) == {"slow": 1, "fast": 1} and taken == ["fast"]
+    assert counts(1, known=first, counts=False) == {"slow": 1, "fast": 4}
+
+
 def results(fast: float) -> dict:
     def side(*seconds):
         return [{"seconds": s, "cpu": s} for s in seconds]
 
     checks = [{"what": "loss", "guerdon": 1.0, "trl": 1.5, "difference": 0.33, "allowed": 0.01, "ok": False}]
-    samples = {"guerdon": side(fast, fast, 3.0), "trl": side(4.0, 4.0, 9.0), summary.SAME: side(2.0), summary.FIRST: side(0.7)}
+    samples = {"guerdon": side(fast, fast, 3.0), "trl": side(4.0, 4.0, 9.0), sides.SAME: side(2.0), sides.FIRST: side(0.7)}
     settings = Settings()
     options = run.parse(["--only", "dpo-short"])
     points = [{"name": f"n{n}", "decisions": n, "rows": n, "vocab": 9, "samples": side(0.1 + 0.01 * n)} for n in (1, 2, 4)]
@@ -122,7 +148,7 @@ def results(fast: float) -> dict:
 def test_ratios_are_of_medians_and_goals_are_told():
     found = summary.summary(results(0.5), Settings())
     row = found["workloads"]["dpo-short"]
-    assert row["faster"] == {"trl": pytest.approx(8.0), summary.SAME: pytest.approx(4.0)}
+    assert row["faster"] == {"trl": pytest.approx(8.0), sides.SAME: pytest.approx(4.0)}
     assert row["sides"]["guerdon"]["rate"] == pytest.approx(1024 / 0.5)
     assert found["growth"]["line"] == {"start": pytest.approx(0.1), "slope": pytest.approx(0.01), "r2": pytest.approx(1.0)}
     assert [line.split(":")[0] for line in summary.missed(found)] == ["dpo-short", "dpo-long"]  # a check, and memory
@@ -158,7 +184,7 @@ def test_a_toy_workload_goes_through_both_sides_and_onto_the_page(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     row = json.loads((tmp_path / "page" / "benchmarks.json").read_text())["workloads"]["dpo-short"]
     assert row["checks"] and all(c["ok"] for c in row["checks"])
-    assert {"guerdon", summary.FIRST, summary.PLAIN, "trl", summary.SAME, summary.EARLY} == set(row["sides"])
+    assert {"guerdon", sides.FIRST, sides.PLAIN, "trl", sides.SAME, sides.EARLY} == set(row["sides"])
     assert "TRL, also with the reference precomputed" in (tmp_path / "page" / "benchmarks.md").read_text()
 
 
