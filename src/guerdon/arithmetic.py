@@ -22,9 +22,7 @@ def arithmetic(cfg: Any, kind: str, items: int) -> Lines:
         minibatches = getattr(cfg, "minibatches", 1)
         updates = float(minibatches * (getattr(cfg, "epochs", 1) if samples else 1))
         size = math.ceil(batch / minibatches)
-        units = getattr(getattr(cfg, "optim", None), "micro_units", None)
-        passes = 1 if units is None else math.ceil(size / units)
-        lines.append(("updates a step", f"{updates:g}, each over {size} units in {passes} forward pass{'es' if passes > 1 else ''}"))
+        lines.append(("updates a step", f"{updates:g}, each over {size} units in {passes(getattr(cfg, 'optim', None), size)}"))
     if steps:
         lines.append(("steps", f"{steps} with {steps * updates:g} updates"))
     drawn = getattr(cfg, "prompts_per_round", batch)
@@ -34,6 +32,15 @@ def arithmetic(cfg: Any, kind: str, items: int) -> Lines:
         if rounds or steps:
             lines.append((f"passes over the {kind}", f"{(rounds or steps or 0) * drawn / items:.2f}"))
     return lines
+
+
+def passes(optim: Any, units: int) -> str:
+    """How many forward passes so many units take."""
+    tokens, each = (getattr(optim, name, None) for name in ("micro_tokens", "micro_units"))
+    if tokens is not None:
+        return f"forward passes of at most {tokens:,} tokens"
+    number = 1 if each is None else math.ceil(units / each)
+    return f"{number} forward pass{'es' if number > 1 else ''}"
 
 
 def sampled(cfg: Any) -> Lines:
