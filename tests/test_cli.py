@@ -283,6 +283,11 @@ def test_profile_prints_a_table_and_is_no_setting(method, capsys):
     assert not Path("plain/profile.json").exists() and "where the time went" not in capsys.readouterr().out
 
 
+def test_a_folder_does_not_hide_a_reward_of_its_name(method, capsys):
+    Path("length").mkdir()
+    assert run("check", "grpo", "--data", "prompts.jsonl", "--reward", "length", capsys=capsys)[0] == 0
+
+
 def test_config_json_of_a_run_is_a_config_file(method, capsys):
     assert run("run", method, "--out", "a", "--steps", "3", capsys=capsys)[0] == 0
     assert run("run", method, "--out", "b", "--config", "a/config.json", capsys=capsys)[0] == 0

@@ -86,11 +86,13 @@ def configure(name: str, values: Mapping[str, Any], *, file: Path | str | None =
 
 def anchored(cfg: Any) -> Any:
     """The config with absolute paths to local files and folders, so that the run can go on from any other folder."""
-    values = {name: getattr(cfg, name) for name in ("model", "data", "reward") if isinstance(getattr(cfg, name, None), (str, tuple))}
-    changes: dict[str, Any] = {k: absolute(v) if isinstance(v, str) else tuple(map(absolute, v)) for k, v in values.items()}
+    values = {name: getattr(cfg, name) for name in ("model", "data") if isinstance(getattr(cfg, name, None), str)}
+    found: dict[str, Any] = {name: absolute(value) for name, value in values.items()}
+    if isinstance(getattr(cfg, "reward", None), tuple):
+        found["reward"] = tuple(absolute(spec) if is_model(spec) or ".py:" in spec else spec for spec in cfg.reward)
     if (where := run_of(cfg).ref_cache) not in ("auto", "on", "off"):
-        changes["run"] = dataclasses.replace(run_of(cfg), ref_cache=str(Path(where).expanduser().absolute()))
-    return dataclasses.replace(cfg, **changes)
+        found["run"] = dataclasses.replace(run_of(cfg), ref_cache=str(Path(where).expanduser().absolute()))
+    return dataclasses.replace(cfg, **found)
 
 
 def absolute(spec: str) -> str:
@@ -186,10 +188,14 @@ def reward_specs(prepared: Prepared) -> list[Any]:
 
 
 def is_model(spec: Any) -> bool:
-    """Whether a reward spec is the folder of a reward model."""
+    """Whether a reward spec is the folder of a reward model; one without a model in it is not what a plain name means."""
     from guerdon.rewards.resolve import Spec
 
-    return isinstance(spec, str) and ":" not in spec and Path(Spec.parse(spec).what).expanduser().is_dir()
+    if not isinstance(spec, str) or ":" in spec:
+        return False
+    what = Spec.parse(spec).what
+    folder = Path(what).expanduser()
+    return folder.is_dir() and (not what.isidentifier() or any(folder.glob("*config.json")))
 
 
 # ---------------------------------------------------------------- models and the recipe
