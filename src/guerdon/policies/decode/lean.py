@@ -47,10 +47,10 @@ class Linear:
         if len(self.weights) == 1:
             out = product(self.weights[0], x)
         else:
-            out, start = x.new_empty(sum(map(len, self.weights)), len(x)), 0
-            for w in self.weights:
-                product(w, x, out[start : start + len(w)])
-                start += len(w)
+            sizes = [w.shape[0] for w in self.weights]
+            out = x.new_empty(sum(sizes), x.shape[0])
+            for w, part in zip(self.weights, out.split(sizes), strict=True):
+                product(w, x, part)
         return out if self.bias is None else out.add_(self.bias)
 
 
@@ -141,7 +141,7 @@ class Lean:
     def _interleaved(self, x: Float[Tensor, "O N"], dim: int) -> Float[Tensor, "N O"]:
         """Tokens first, and in the heads of queries and keys the two numbers that turn together side by side."""
         turned, count = (self.heads + self.kv) * dim, x.shape[1]
-        rows = torch.empty(count, len(x), dtype=self.exact, device=x.device)
+        rows = torch.empty(count, x.shape[0], dtype=self.exact, device=x.device)
         rows[:, :turned].view(count, -1, dim // 2, 2).copy_(x[:turned].view(-1, 2, dim // 2, count).permute(3, 0, 2, 1))
         rows[:, turned:].copy_(x[turned:].t())
         return rows
@@ -229,14 +229,15 @@ class Lean:
         rows = self._interleaved(block.heads(block.before(x).to(self.dtype)), self.dim)
         if block.head_bias is not None:
             rows += block.head_bias
-        turned = rows[:, : (self.heads + self.kv) * self.dim].view(len(rows), -1, self.dim)
+        turned = rows[:, : (self.heads + self.kv) * self.dim].view(rows.shape[0], -1, self.dim)
         if block.head_norm is not None:
             turned.copy_(block.head_norm(turned))
-        torch.view_as_complex(turned.view(len(rows), self.heads + self.kv, -1, 2)).mul_(turn)
+        torch.view_as_complex(turned.view(rows.shape[0], self.heads + self.kv, -1, 2)).mul_(turn)
         return rows
 
     def _add(self, x: Tensor, y: Float[Tensor, "D N"], norm: Norm | None) -> Tensor:
-        return x.add_(y.t() if norm is None else norm(y.t().contiguous().to(self.exact)))
+        rows = y.t().contiguous()
+        return x.add_(rows if norm is None else norm(rows.to(self.exact)))
 
 
 def unserved(model: Any) -> str | None:

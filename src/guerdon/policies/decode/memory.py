@@ -19,7 +19,7 @@ FIRST = 32
 """Tokens of its own that a row has room for at first; doubled when they are used up."""
 
 EDGE = 16
-"""Attention goes over a multiple of so many keys, the last ones hidden: then the kernel's order of summation is the same for all lengths."""
+"""Attention goes over a multiple of so many keys, the last ones hidden: then the kernel sums in the same order for all lengths."""
 
 
 @dataclass(frozen=True)

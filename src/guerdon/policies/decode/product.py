@@ -18,7 +18,7 @@ PART = 512
 
 def product(weight: Float[Tensor, "O I"], x: Float[Tensor, "N I"], out: Float[Tensor, "O N"] | None = None) -> Float[Tensor, "O N"]:
     """`W x^T`. out: where to write it."""
-    if len(x) == 1:
+    if x.shape[0] == 1:
         both = product(weight, torch.cat([x, x]))[:, :1]
         return both if out is None else out.copy_(both)
     size = weight.shape[1]
