@@ -30,10 +30,10 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="claims to run (default: all)")
     parser.add_argument("--seeds", default="0,1,2")
     args = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     held = True
     for name in args.names or claims():
         found = reproduce(name, args.seeds)
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}  # read anew: another process may have added a claim
         results.setdefault(name, {})[args.seeds] = found
         RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
         held &= bool(found["holds"])
