@@ -1,0 +1,59 @@
+"""Little languages: a model of a few ten thousand weights that reads and writes a handful of words, one token each, taught by examples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from guerdon.core.reduce import token_mean
+from guerdon.core.rng import Key
+from guerdon.learn.learner import Adam, Learner
+from guerdon.learn.offline import offline
+from guerdon.policies.text import TextPolicy
+from guerdon.types import Recipe, Rollout, Term, decisions
+
+
+def new_policy(words: Sequence[str], seed: int, *, max_new: int, width: int = 64, layers: int = 2, context: int = 32) -> TextPolicy:
+    """A random Llama over `words` (no spaces in them, ids 2 and up) and the two it adds: `<pad>` (0) and `<end>` (1), which stops.
+
+    Prompts are raw text. max_new: tokens to write, with the stop. context: most tokens of prompt and answer.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    known = Tokenizer(models.WordLevel({w: i for i, w in enumerate(("<pad>", "<end>", *words))}, unk_token="<pad>"))
+    known.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=known, eos_token="<end>", pad_token="<pad>")
+    sizes: dict[str, Any] = dict(
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=context
+    )
+    ids: dict[str, Any] = dict(eos_token_id=1, pad_token_id=0, bos_token_id=None)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words) + 2, initializer_range=0.1, **sizes, **ids))
+    return TextPolicy(model, tokenizer, name="claim", max_new=max_new, sample_rows=512)
+
+
+def taught(policy: TextPolicy, lessons: Sequence[Rollout], key: Key, *, updates: int, lr: float = 8e-3, batch: int = 64) -> TextPolicy:
+    """The same policy, after maximum likelihood on the answers of the lessons."""
+    nll = Term("nll", lambda o, b: -o.logp, over=decisions, reduce=token_mean)
+    learner = Learner(policy, [nll], Adam(lr, warmup=20, decay="linear", steps=updates))
+    finish(offline(learner=learner, items=lessons, collate=policy.collate, batch=batch, steps=updates, key=key))
+    return policy
+
+
+def copy_of(policy: TextPolicy) -> TextPolicy:
+    """Another policy with the same weights, to be trained by itself."""
+    shared = [getattr(policy, name) for name in policy.SHARED]
+    twin = copy.deepcopy(policy, {id(x): x for x in shared})
+    twin.version = 0
+    return twin
+
+
+def finish(recipe: Recipe) -> None:
+    """All steps, nothing written."""
+    for t in range(recipe.steps):
+        recipe.step(t)
