@@ -22,21 +22,19 @@ too, from 5 %, ruined the policy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from guerdon.config import Optim, Sampling
-from guerdon.core.reduce import token_mean
 from guerdon.core.reward_loss import implicit_rewards
 from guerdon.core.rng import Key
-from guerdon.learn.learner import Adam, Learner
-from guerdon.learn.offline import offline
 from guerdon.learn.verbs import with_ref
 from guerdon.papers import prime
 from guerdon.policies.refs import Frozen
 from guerdon.policies.text import TextPolicy
-from guerdon.types import Claim, Prompt, Recipe, Rollout, Score, Term, Trial, decisions
+from guerdon.types import Claim, Prompt, Rollout, Score, Trial
+
+from ._language import copy_of, finish, new_policy, taught
 
 CLAIM = Claim(
     method="PRIME's implicit token rewards after 40 steps, learnt from right or wrong of whole answers alone",
@@ -48,7 +46,7 @@ CLAIM = Claim(
     "reward model a step; not shown: that the policy ends above outcome rewards alone (accuracies in the notes)",
 )
 DIGITS, STEPS, LR, MISTAKEN = 6, 40, 1e-3, 0.2
-WORDS = ("<pad>", "<end>", *map(str, range(10)))
+WORDS = tuple(map(str, range(10)))
 
 
 # ---------------------------------------------------------------- the task
@@ -94,45 +92,12 @@ def lesson(key: Key, wrong: torch.Tensor) -> Rollout:
 # ---------------------------------------------------------------- models
 
 
-def new_policy(seed: int) -> TextPolicy:
-    """Two layers of width 64 over one token a digit."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<pad>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<pad>")
-    sizes: dict[str, Any] = dict(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32
-    )
-    ids: dict[str, Any] = dict(eos_token_id=1, pad_token_id=0, bos_token_id=None)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), initializer_range=0.1, **sizes, **ids))
-    return TextPolicy(model, tokenizer, name="claim", max_new=DIGITS + 1, sample_rows=512)
-
-
-def copy_of(policy: TextPolicy) -> TextPolicy:
-    twin = new_policy(0)
-    twin.load_state_dict(policy.state_dict())
-    return twin
-
-
-def taught(seed: int, key: Key, updates: int = 240) -> TextPolicy:
+def starter(seed: int, key: Key) -> TextPolicy:
     """The common start: fine-tuned on the teacher's demonstrations."""
     draw = key.fold("teacher").generator()
     wrong = torch.randint(1, 10, (10, 10), generator=draw) * (torch.rand(10, 10, generator=draw) < MISTAKEN)
-    policy = new_policy(seed)
-    nll = Term("nll", lambda o, b: -o.logp, over=decisions, reduce=token_mean)
-    learner = Learner(policy, [nll], Adam(8e-3, warmup=20, decay="linear", steps=updates))
     lessons = [lesson(key.fold("lesson", i), wrong) for i in range(4000)]
-    finish(offline(learner=learner, items=lessons, collate=policy.collate, batch=64, steps=updates, key=key))
-    return policy
-
-
-def finish(recipe: Recipe) -> None:
-    for t in range(recipe.steps):
-        recipe.step(t)
+    return taught(new_policy(WORDS, seed, max_new=DIGITS + 1), lessons, key, updates=240)
 
 
 # ---------------------------------------------------------------- the trial
@@ -169,7 +134,7 @@ def first_slip_rank(rows: torch.Tensor, answers: list[Rollout]) -> list[float]:
 
 def trial(seed: int) -> Trial:
     key = Key(seed).fold("claim", "prime")
-    start = taught(seed, key)
+    start = starter(seed, key)
     outcome_only, _ = trained(start, key, process_coef=0.0)
     policy, prm = trained(start, key, process_coef=5.0)
     asked = [prompt(key.fold("test", i), held_out=True) for i in range(300)]
