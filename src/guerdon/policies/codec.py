@@ -118,6 +118,22 @@ class Codec:
         cut = tail.index(kept) + len(kept)
         return tail[:cut], tail[cut:]
 
+    def before_turn(self, prompt: Prompt, completion: str, role: str, said: str, *, between: str = "\n") -> str:
+        """The conversation's text up to where `said` begins, when `role` says it next after the completion.
+
+        between: what stands between completion and turn where there is no template. Raises UserError for a template that does not
+        render the turn as it was said.
+        """
+        if not self.chat:
+            return self.render(prompt) + completion + between
+        turns = [*self.messages(prompt), {"role": "assistant", "content": completion}, {"role": role, "content": said}]
+        whole = self._template(turns, prompt.id)
+        if said not in whole:
+            raise UserError(
+                f"the chat template changes what the {role} says ({_short(said)})", hint="leave out white space around the text"
+            )
+        return whole[: whole.rindex(said)]
+
     def _template(self, messages: list[dict[str, Any]], name: str, **options: Any) -> str:
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
@@ -133,8 +149,11 @@ class Codec:
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of the rendered prompt. The template writes its own special tokens; raw text gets the tokenizer's leading ones.
 
-        A trailing special token (a tokenizer that closes every text) is left out: the completion goes on from here.
+        A trailing special token (a tokenizer that closes every text) is left out: the completion goes on from here. A prompt whose
+        content is a tuple of ids is taken as it is.
         """
+        if isinstance(prompt.content, tuple) and prompt.content and isinstance(prompt.content[0], int):
+            return list(prompt.content)
         text = self.render(prompt)
         ids = self.memo.ids(("prompt", text), lambda: self._prompt_ids(text))
         if not ids:
