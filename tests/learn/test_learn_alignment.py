@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from guerdon.core import preference
+from guerdon.core.rng import Key
 from guerdon.learn.alignment import ListView, PairView, RowView, Running, chosen_nll, list_batch, list_term, lists, mismatched, row_batch
 from guerdon.learn.verbs import pair_batch
 from guerdon.policies.refs import Frozen
@@ -99,9 +100,12 @@ def test_row_batch_and_mismatched():
     batch = row_batch(POLICY, rollouts)
     assert batch.label.tolist() == [1, 0, 1, 0, 1, 0]
     assert batch.unit.tolist() == list(range(6))
-    other = mismatched(rollouts)
+    numbered = [r.with_(content=str(i)) for i, r in enumerate(rollouts)]
+    other = mismatched(numbered, Key(0))
     assert [r.prompt for r in other] == [r.prompt for r in rollouts]
-    assert [r.content for r in other] == [rollouts[-1].content, *(r.content for r in rollouts[:-1])]
+    assert sorted(r.content for r in other) == [r.content for r in numbered]
+    assert all(r.content != str(i) for i, r in enumerate(other))
+    assert other == mismatched(numbered, Key(0)) != mismatched(numbered, Key(1))
     view = RowView(POLICY.forward(batch), batch)
     assert view.desirable.tolist() == [True, False] * 3
 

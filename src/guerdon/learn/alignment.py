@@ -15,6 +15,7 @@ from torch import Tensor
 
 from guerdon.core import preference
 from guerdon.core.reduce import mean, token_mean
+from guerdon.core.rng import Key
 from guerdon.data.checks import marks
 from guerdon.errors import UserError
 from guerdon.learn.verbs import chosen, rejected, row_sum
@@ -202,12 +203,15 @@ def row_batch(policy: Policy, rollouts: Sequence[Rollout]) -> Batch:
     return batch.with_(label=torch.tensor([float(r.prompt.meta["label"]) for r in rollouts]).to(batch.mask.device))
 
 
-def mismatched(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """Every prompt with the response of the one before it (the first with the last one's): KTO's pairs for its reference point.
+def mismatched(rollouts: Sequence[Rollout], key: Key) -> list[Rollout]:
+    """Every prompt with another one's response, drawn once for all of the data: KTO's pairs for its reference point.
 
-    One alone keeps its own response: the estimate is then no mismatch, and a batch of one no batch for KTO.
+    In an order drawn from the key each takes the response of the one before it (the first the last one's), so that every response is
+    taken once. One alone keeps its own: the estimate is then no mismatch, and data of one no data for KTO.
     """
-    return [dataclasses.replace(other, prompt=r.prompt) for r, other in zip(rollouts, [rollouts[-1], *rollouts[:-1]], strict=True)]
+    order = key.permutation(len(rollouts))
+    before = dict(zip(order, [order[-1], *order[:-1]], strict=True))
+    return [dataclasses.replace(rollouts[before[i]], prompt=r.prompt) for i, r in enumerate(rollouts)]
 
 
 # ---------------------------------------------------------------- terms

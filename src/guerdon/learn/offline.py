@@ -12,10 +12,12 @@ from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn import clock
 from guerdon.learn.learner import Learner
-from guerdon.learn.verbs import update_with_ref
 from guerdon.policies.ref_cache import LARGE, Once, disk_for
 from guerdon.policies.refs import Frozen, Reference, check_step0
 from guerdon.types import Batch, Metrics, Probe, Recipe, Stateful
+
+Filler = Callable[[int, Batch], Batch]
+"""The batch of a step, with the reference's log-probabilities."""
 
 
 def offline(
@@ -47,33 +49,51 @@ def offline(
             return collate(cursor.at(t))
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **(state or {})}
-    if isinstance(ref, Frozen) and getattr(learner.policy, "RECURRING", False):
-        once = Once(
-            ref,
-            batch_at=batch_at,
-            first_at=cursor.first_at,
-            steps=total,
-            first_steps=cursor.steps_per_epoch,
-            disk=disk_for(ref, ref_cache),
-            upfront=sum(p.numel() for p in learner.parameters) >= LARGE,
-        )
-        step = partial(_step_once, learner, batch_at, once)
-    else:
-        step = partial(_step, learner, batch_at, ref)
+    fill = None if ref is None else filler(learner, ref, batch_at=batch_at, cursor=cursor, steps=total, ref_cache=ref_cache)
+    moving = None if isinstance(ref, Frozen) else ref  # a frozen one must be free to go
+    step = partial(_step, learner, batch_at, fill, moving)
     return Recipe(live, step, total, probes, final=learner.policy.save, facts=facts or {})
 
 
-def _step(learner: Learner, batch_at: Callable[[int], Batch], ref: Reference | None, t: int) -> Metrics:
-    return update_with_ref(learner, batch_at(t), ref)
+def _step(learner: Learner, batch_at: Callable[[int], Batch], fill: Filler | None, moving: Reference | None, t: int) -> Metrics:
+    metrics = learner.update(batch_at(t) if fill is None else fill(t, batch_at(t)))
+    if moving is not None:
+        moving.tick(learner.updates)
+    return metrics
 
 
-def _step_once(learner: Learner, batch_at: Callable[[int], Batch], once: Once, t: int) -> Metrics:
-    batch = batch_at(t)
+def filler(
+    learner: Learner, ref: Reference, *, batch_at: Callable[[int], Batch], cursor: Cursor[Any], steps: int, ref_cache: str = "off"
+) -> Filler:
+    """Puts the reference's log-probabilities into the batch of a step: asked once for each row where that can be (see `offline`), and
+    checked to be the policy itself before the first update. batch_at: the batch of a step; a run that goes on asks for earlier ones.
+    """
+    if not (isinstance(ref, Frozen) and getattr(learner.policy, "RECURRING", False)):
+        return partial(_asked, learner, ref)
+    once = Once(
+        ref,
+        batch_at=batch_at,
+        first_at=cursor.first_at,
+        steps=steps,
+        first_steps=cursor.steps_per_epoch,
+        disk=disk_for(ref, ref_cache),
+        upfront=sum(p.numel() for p in learner.parameters) >= LARGE,
+    )
+    return partial(_looked_up, learner, once)
+
+
+def _asked(learner: Learner, ref: Reference, t: int, batch: Batch) -> Batch:
+    with clock.span("reference"):
+        if learner.updates == 0:
+            check_step0(learner.policy, ref, next(learner.micro_batches(batch)))
+        return batch.with_(ref_logp=ref.logp(batch))
+
+
+def _looked_up(learner: Learner, once: Once, t: int, batch: Batch) -> Batch:
     with clock.span("reference"):
         if learner.updates == 0 and once.ref is not None:
             check_step0(learner.policy, once.ref, next(learner.micro_batches(batch)))
-        batch = batch.with_(ref_logp=once.logp(t, batch))
-    return learner.update(batch)
+        return batch.with_(ref_logp=once.logp(t, batch))
 
 
 def steps_of(items: int, batch: int, steps: int | None, epochs: float | None) -> int:

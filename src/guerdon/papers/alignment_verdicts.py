@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guerdon.config import knob
+from guerdon.config import knob, run_of
 from guerdon.core import preference_unpaired
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.alignment import RowView, mismatched, row_batch
 from guerdon.learn.learner import learner_for
-from guerdon.learn.offline import steps_of
-from guerdon.learn.verbs import row_sum, update_with_ref
+from guerdon.learn.offline import filler, steps_of
+from guerdon.learn.verbs import row_sum
 from guerdon.policies.refs import Frozen
-from guerdon.types import Metrics, Paper, Policy, Recipe, Rollout
+from guerdon.types import Batch, Metrics, Paper, Policy, Recipe, Rollout
 
 from ._alignment import LEASH, Unpaired
 
@@ -28,7 +28,7 @@ class KTO(Unpaired):
 
     Problem: pairs are rare and dear; thumbs up and down are everywhere.
     Idea: people judge gains and losses against a reference point: here the policy's mean log-ratio on mismatched prompts and responses.
-    Left out: nothing. Prompts of a step are mismatched in the order they come.
+    Left out: nothing. Which response stands with which other prompt is drawn once, so that the reference reads each but once.
     """
 
     NAME = "kto"
@@ -52,16 +52,23 @@ class KTO(Unpaired):
     def build(self, policy: Policy, unpaired: Sequence[Rollout], key: Key) -> Recipe:
         self.check(unpaired)
         steps = self.steps or steps_of(len(unpaired), self.batch, None, self.epochs)
-        cursor, ref = Cursor(unpaired, self.batch, key.fold("items")), Frozen(policy)
-        learner = learner_for(policy, [self.term()], self.optim, steps)
+        items = list(zip(unpaired, mismatched(unpaired, key.fold("mismatched")), strict=True))
+        cursor, learner = Cursor(items, self.batch, key.fold("items")), learner_for(policy, [self.term()], self.optim, steps)
+
+        def batch_at(t: int) -> Batch:
+            judged, others = zip(*cursor.at(t), strict=True)
+            return row_batch(policy, [*judged, *others])
+
+        how = {"batch_at": batch_at, "cursor": cursor, "steps": steps, "ref_cache": run_of(self).ref_cache}
+        fill = filler(learner, Frozen(policy), **how)
 
         def step(t: int) -> Metrics:
-            items = cursor.at(t)
-            data, other = row_batch(policy, items), policy.collate(mismatched(items))
+            both = fill(t, batch_at(t))
+            data, other = (both.rows(index) for index in torch.arange(len(both)).chunk(2))
             with torch.no_grad():
-                kl = preference_unpaired.kto_kl(row_sum(policy.forward(other).logp - ref.logp(other), other))
+                kl = preference_unpaired.kto_kl(row_sum(policy.forward(other).logp - other.ref_logp, other))
             data = data.with_(extra={**data.extra, "kl": kl.expand(len(data))})
-            return update_with_ref(learner, data, ref) | {"kl/reference_point": float(kl)}
+            return learner.update(data) | {"kl/reference_point": float(kl)}
 
         return Recipe({"learner": learner}, step, steps, final=policy.save)
 
