@@ -147,6 +147,28 @@ def test_correlations_by_hand():
         stats.pearson([1, 2], [1])
 
 
+def test_rank_agreement_by_hand():
+    """4 of 6 couples in the same order: tau 1/3; ranks 1 4 3 2 and 2 3 4 1: rho 1 - 6 * 4 / 60 = .6."""
+    a, b = [0.1, 0.4, 0.3, 0.2], [0.2, 0.3, 0.4, 0.1]
+    assert stats.rank_agreement(a, b) == pytest.approx(2 / 3, abs=1e-12)
+    assert stats.rank_agreement(a, b, "spearman") == pytest.approx(0.8, abs=1e-12)
+    assert stats.rank_agreement(a, b, "top_order") == 0.0  # the best items differ
+    assert stats.rank_agreement([1, 2, 3, 4], [0, 5, 4, 9], "top_order") == 1.0
+    assert stats.rank_agreement([1, 2, 3], [3, 2, 1]) == 0.0
+
+
+def test_rank_agreement_of_ties_and_gaps():
+    assert stats.rank_agreement([1, 1, 2], [1, 2, 3]) == pytest.approx(1, abs=1e-12)  # in their order
+    assert stats.rank_agreement([1, 1, 2], [2, 1, 3]) == pytest.approx(2 / 3)
+    assert stats.rank_agreement([1, 1, 2], [1, 2, 3], ties="average") == pytest.approx((2 / math.sqrt(6) + 1) / 2, abs=1e-12)
+    for how in ("kendall", "spearman", "top_order"):
+        assert stats.rank_agreement([1, 1, 1], [1, 2, 3], how) == 0.5  # no difference seen
+        assert stats.rank_agreement([1], [2], how) == stats.rank_agreement([], [], how) == 0.5
+    assert stats.rank_agreement([1, 2, NAN, 3], [1, 2, 3, NAN]) == pytest.approx(1, abs=1e-12)
+    with pytest.raises((ValueError, TypeError), match="how"):  # the tests check types too
+        stats.rank_agreement([1, 2], [1, 2], "tau")
+
+
 # ---------------------------------------------------------------- intervals and tests
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from guerdon.data.pairing import PairSelector, best_and_worst, by_group, win_rates
+from guerdon.data.pairing import PairSelector, best_and_worst, by_group, couples, win_rates
 from guerdon.errors import UserError
 from guerdon.types import Prompt, Rollout, Score
 
@@ -104,3 +104,12 @@ def test_pools_that_do_not_fit_are_refused():
     other = [rollouts[0].with_(prompt=Prompt("elsewhere", "B"))]
     with pytest.raises(UserError, match="'p0' in one place and 'elsewhere'"):
         PairSelector(("present",), ("past",))({"present": (rollouts, scores), "past": (other, scores)})
+
+
+def test_couples_of_unjudged_answers():
+    first, second = answers(1, 2, 3)[0], answers(1, 2, 3, group=1, texts=["same", "same", "other"])[0]
+    found = couples([*first, *second], 3)
+    assert texts(found) == [("answer 0", "answer 1")]
+    assert (found[0].label, found[0].margin) == (0.5, None)
+    with pytest.raises(UserError, match="1 answer to each prompt"):
+        couples(first, 1)

@@ -9,7 +9,7 @@ from torch import nn
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped, UserError
 from guerdon.policies.lora import Lora
-from guerdon.policies.refs import Ema, Frozen, Lagged, Live, check_step0
+from guerdon.policies.refs import Ema, Frozen, Lagged, Live, Snapshot, check_step0
 from guerdon.policies.text import TextPolicy
 from guerdon.testing.models import small_model
 from guerdon.types import Batch, Outputs, Prompt, Rollout
@@ -110,6 +110,26 @@ def test_ema_formula_and_state():
     other.load_state_dict(ema.state_dict())
     assert torch.equal(other.logp(batch), ema.logp(batch))
     assert not torch.equal(Ema(policy, 0.75).logp(batch), ema.logp(batch))
+
+
+def test_a_snapshot_is_renewed_when_told_to_and_gives_its_weights_back():
+    policy, batch = Bandit(), bandit_batch()
+    held, older = Snapshot(policy), Snapshot(policy)
+    start = policy.forward(batch).logp.detach()
+    shake(policy)
+    held.tick(1)
+    assert torch.equal(held.logp(batch), start)
+    held.take()
+    moved = policy.forward(batch).logp.detach()
+    assert torch.equal(held.logp(batch), moved) and torch.equal(older.logp(batch), start)
+    kept = held.state_dict()
+    shake(policy, seed=2)
+    held.restore()
+    assert torch.equal(policy.forward(batch).logp, moved)
+    held.take(older)
+    assert torch.equal(held.logp(batch), start)
+    held.load_state_dict(kept)
+    assert torch.equal(held.logp(batch), moved)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.1])

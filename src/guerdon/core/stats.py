@@ -7,8 +7,8 @@ NaN: missing, not 0. Randomness comes in as a `Key` or a `torch.Generator`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import torch
 from jaxtyping import Shaped
@@ -118,6 +118,25 @@ def distinct_n(sequences: Sequence[Sequence[Hashable]], n: int = 2) -> float:
     return len(set(grams)) / len(grams) if grams else NAN
 
 
+def group_means(values: Values, groups: Sequence[A]) -> dict[A, float]:
+    """The mean of each group's known values, groups in the order they first come; NaN for a group without any (missing, not 0).
+
+    values: `(N,)`, NaN where unknown. groups: N names. Of verdicts 0 and 1 these are rates; `macro` averages them.
+    """
+    x = _vector(values)
+    if len(x) != len(groups):
+        raise ValueError(f"{len(x)} values for {len(groups)} groups\nhint: give every value its group")
+    rows: dict[A, list[int]] = {}
+    for i, group in enumerate(groups):
+        rows.setdefault(group, []).append(i)
+    return {group: float(x[index].nanmean()) for group, index in rows.items()}
+
+
+def macro(means: Mapping[A, float]) -> float:
+    """The mean over groups of their means, each group counting the same whatever its size; groups with NaN are left out, NaN if all are."""
+    return float(torch.tensor(list(means.values()), dtype=torch.float64).nanmean()) if means else NAN
+
+
 # ---------------------------------------------------------------- calibration
 
 
@@ -191,6 +210,29 @@ def kendall_tau(a: Values, b: Values) -> float:
         agree += int(dx @ dy)
         untied_a, untied_b = untied_a + int(dx.abs().sum()), untied_b + int(dy.abs().sum())
     return agree / math.sqrt(untied_a) / math.sqrt(untied_b) if untied_a and untied_b else NAN
+
+
+Agreement: TypeAlias = Literal["kendall", "spearman", "top_order"]
+
+
+def rank_agreement(a: Values, b: Values, how: Agreement = "kendall", *, ties: Literal["position", "average"] = "position") -> float:
+    """How far two judges order the same items alike, in [0, 1]: `(tau + 1) / 2`, 1/2 when either of them sees no difference.
+
+    how: kendall; spearman, `(rho + 1) / 2`; top_order, 1 if both agree on the best and on the worst item, else 0.
+    ties: position, equal values are ranked in their order (as the authors do: the result then depends on it); average, they share a
+    rank (tau-b). Fewer than two items judged by both: 1/2. Source: Wang et al. 2024 (CREAM), arXiv 2410.12735; their code compares the
+    ranks of the *first and last* item under top_order, and the convention for constants is a house choice.
+    """
+    if how not in get_args(Agreement) or ties not in ("position", "average"):
+        raise ValueError(f"how={how!r}, ties={ties!r}\nhint: how is one of {', '.join(get_args(Agreement))}; ties position or average")
+    x, y = _judged(a, b)
+    if len(x) < 2 or bool((x == x[0]).all()) or bool((y == y[0]).all()):
+        return 0.5
+    if how == "top_order":
+        return float(x.argmax() == y.argmax() and x.argmin() == y.argmin())
+    if ties == "position":
+        x, y = (z.argsort(stable=True).argsort() for z in (x, y))
+    return min(max(((kendall_tau if how == "kendall" else spearman)(x, y) + 1) / 2, 0.0), 1.0)  # the last bit may be beyond
 
 
 # ---------------------------------------------------------------- intervals and tests

@@ -1,4 +1,4 @@
-"""A buffer of rollouts, or of preferences between them, that survives a kill."""
+"""Buffers of rollouts, of preferences between them, or of judged answers, that survive a kill."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guerdon.types import Origin, Preference, Prompt, Rollout
+from guerdon.types import Origin, Preference, Prompt, Rollout, Score, Span
 
 Item = Rollout | Preference
 
@@ -32,6 +32,28 @@ class Buffer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.items = [_from_plain(row) for row in state["items"]]
+
+
+class Pools:
+    """Judged answers by the name of their pool (`data.pairing`), kept between steps: `named[name] = (rollouts, scores)`."""
+
+    def __init__(self) -> None:
+        self.named: dict[Any, tuple[Sequence[Rollout], Sequence[Score]]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        named = self.named.items()
+        return {name: {"rollouts": [_to_plain(r) for r in rows], "scores": [_plain_score(s) for s in said]} for name, (rows, said) in named}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.named = {name: ([_from_plain(r) for r in x["rollouts"]], [_score(s) for s in x["scores"]]) for name, x in state.items()}
+
+
+def _plain_score(score: Score) -> dict[str, Any]:
+    return {"spans": [(s.start, s.stop, s.value) for s in score.spans], "parts": dict(score.parts), "note": score.note}
+
+
+def _score(row: Mapping[str, Any]) -> Score:
+    return Score(tuple(Span(*span) for span in row["spans"]), row["parts"], row["note"])
 
 
 def _to_plain(item: Item) -> dict[str, Any]:

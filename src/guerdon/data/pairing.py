@@ -106,6 +106,18 @@ def best_and_worst(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list
     return [dataclasses.replace(pair, source="sampled") for pair in PairSelector()({"present": (rollouts, scores)})]
 
 
+def couples(rollouts: Sequence[Rollout], n: int) -> list[Preference]:
+    """Of n answers to each prompt the first two, the next two, ... as pairs without a verdict; equal ones are left out.
+
+    Raises UserError for n below 2.
+    """
+    if n < 2:
+        raise UserError(f"{n} answer to each prompt makes no pair", hint="--n 2 or more")
+    starts = [i + j for i in range(0, len(rollouts), n) for j in range(0, n - 1, 2)]
+    found = [(rollouts[i], rollouts[i + 1]) for i in starts]
+    return [Preference(a.prompt, (a, b), label=0.5, source="sampled") for a, b in found if said(a) != said(b)]
+
+
 def win_rates(group: Sequence[tuple[Rollout, Score]]) -> list[float]:
     """How often each of a prompt's answers beats the others by its score, ties counted half; 1/2 for one alone."""
     scores = [score.value for _, score in group]

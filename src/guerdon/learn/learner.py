@@ -195,6 +195,10 @@ class Learner:
             )
         return found
 
+    def forget(self) -> None:
+        """Start the optimizer afresh, without moments; the schedule of the learning rate goes on."""
+        self.optimizer = self.schedule.build(self.parameters)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "policy": self.policy.state_dict(),

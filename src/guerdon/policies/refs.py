@@ -1,8 +1,8 @@
 """References: how alive is the policy that another one is compared with?
 
-`Live` is the policy as it is now, `Frozen` as it was, `Ema` a slow average of it, `Lagged` a copy renewed now and then. A reference is
-"the policy at that moment" whatever it is made of: one that starts from pre-trained adapters keeps them. Works for any policy made of
-torch modules; weights that do not learn (the base under adapters) are shared, not copied.
+`Live` is the policy as it is now, `Frozen` as it was, `Ema` a slow average of it, `Lagged` a copy renewed now and then, `Snapshot` one
+renewed when told to. A reference is "the policy at that moment" whatever it is made of: one that starts from pre-trained adapters keeps
+them. Works for any policy made of torch modules; weights that do not learn (the base under adapters) are shared, not copied.
 """
 
 from __future__ import annotations
@@ -80,15 +80,15 @@ class Frozen(_Reader):
 class _Following(_Reader):
     """A copy whose weights are moved by `tick`."""
 
-    def __init__(self, policy: Policy, rows: int | None) -> None:
+    def __init__(self, policy: Policy, rows: int | None = None) -> None:
         twin, self._own = _twin(policy)
         super().__init__(twin, rows)
         self._source = [p for p in policy.parameters() if p.requires_grad]
 
     @torch.no_grad()
-    def _move(self, share: float) -> None:
-        """own += share * (source - own)"""
-        for own, source in zip(self._own, self._source, strict=True):
+    def _move(self, share: float, to: list[Tensor] | None = None) -> None:
+        """own += share * (to - own); the policy's weights unless given"""
+        for own, source in zip(self._own, to or self._source, strict=True):
             if share == 1.0:
                 own.copy_(source)
             else:
@@ -135,6 +135,20 @@ class Lagged(_Following):
     def tick(self, update: int) -> None:
         if update % self.every == 0:
             self._move(1.0)
+
+
+class Snapshot(_Following):
+    """The policy as it was when `take` was last called (at first: when this was made). `restore` gives its weights back to the policy."""
+
+    def take(self, other: Snapshot | None = None) -> None:
+        """Hold the policy's weights as they are now, or those that another snapshot of the same policy holds."""
+        self._move(1.0, None if other is None else other._own)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the weights held here into the policy."""
+        for source, own in zip(self._source, self._own, strict=True):
+            source.copy_(own)
 
 
 def check_step0(policy: Policy, ref: Reference, batch: Batch) -> None:
