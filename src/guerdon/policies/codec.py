@@ -118,22 +118,6 @@ class Codec:
         cut = tail.index(kept) + len(kept)
         return tail[:cut], tail[cut:]
 
-    def before_turn(self, prompt: Prompt, completion: str, role: str, said: str, *, between: str = "\n") -> str:
-        """The conversation's text up to where `said` begins, when `role` says it next after the completion.
-
-        between: what stands between completion and turn where there is no template. Raises UserError for a template that does not
-        render the turn as it was said.
-        """
-        if not self.chat:
-            return self.render(prompt) + completion + between
-        turns = [*self.messages(prompt), {"role": "assistant", "content": completion}, {"role": role, "content": said}]
-        whole = self._template(turns, prompt.id)
-        if said not in whole:
-            raise UserError(
-                f"the chat template changes what the {role} says ({_short(said)})", hint="leave out white space around the text"
-            )
-        return whole[: whole.rindex(said)]
-
     def _template(self, messages: list[dict[str, Any]], name: str, **options: Any) -> str:
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
@@ -182,6 +166,23 @@ class Codec:
         text, closing = self.render_turn(rollout.prompt, content)
         ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
         return ids if rollout.end == "length" else ids + self._closing(closing)
+
+    def before_turn(self, prompt: Prompt, completion: str, role: str, said: str, *, between: str = "\n") -> list[int]:
+        """Ids of the conversation up to where `said` begins, when `role` says it next after the completion.
+
+        between: what stands between completion and turn where there is no template; prompt, completion and it are then tokenised apart.
+        Raises UserError for a template that does not render the turn as it was said.
+        """
+        encoded = lambda text: self.memo.ids(("part", text), lambda: self.tokenizer(text, add_special_tokens=False).input_ids)
+        if not self.chat:
+            return [*self.prompt_ids(prompt), *encoded(completion), *encoded(between)]
+        turns = [*self.messages(prompt), {"role": "assistant", "content": completion}, {"role": role, "content": said}]
+        whole = self._template(turns, prompt.id)
+        if said not in whole:
+            raise UserError(
+                f"the chat template changes what the {role} says ({_short(said)})", hint="leave out white space around the text"
+            )
+        return encoded(whole[: whole.rindex(said)])
 
     def _closing(self, text: str) -> list[int]:
         """Ids of the template's closing up to its first stop token (a newline after it is never sampled), else the stop token."""
