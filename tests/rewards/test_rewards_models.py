@@ -89,5 +89,13 @@ def test_implicit_reward_over_segments_and_masks():
         ImplicitReward(POLICY, REF, beta=0)
 
 
+def test_implicit_reward_averaged_over_decisions():
+    rows = [rollout(0, 0, 1), rollout(0)]
+    scores = ImplicitReward(POLICY, REF, beta=0.1, length_norm=True)(rows)
+    assert [s.value for s in scores] == pytest.approx([0.1 * math.log(2) / 3, 0.1 * math.log(2)], abs=1e-12)
+    tool = rollout(0, 0, 1).with_(mask=torch.tensor([True, False, True]))
+    assert ImplicitReward(POLICY, REF, beta=1.0, length_norm=True)([tool])[0].value == pytest.approx(0.0)  # log 2 - log 2, over two
+
+
 def test_implicit_reward_is_zero_against_itself():
     assert [s.value for s in ImplicitReward(POLICY, POLICY)([rollout(0, 1, 2)])] == [0.0]

@@ -18,8 +18,8 @@ from guerdon.learn.learner import Learner
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Preference, Prompt, Reward, Rollout, Score
 
-Credit = Callable[[Sequence[Score], Batch], Tensor]
-"""Scores and their batch to advantages, `(N,)` or `(N, T)`."""
+Credit = Callable[[Sequence[Score], Batch], Tensor | Batch]
+"""Scores and their batch to advantages, `(N,)` or `(N, T)`; or to the batch with them and whatever else its terms read (a critic's)."""
 
 
 Pieces = Callable[[Rollout], list[str]]
@@ -93,13 +93,19 @@ def pair_batch(policy: Policy, preferences: Sequence[Preference], *, gap: float 
         rollouts += [r.with_(group=k) for r in ranked]
         label += [preference.label if len(ranked) == 2 else 1.0] + [1 - preference.label if len(ranked) == 2 else 1.0] * (len(ranked) - 1)
         rating += rated or [0.0] * len(ranked)
-        better = ((i, j) for j in range(len(ranked)) for i in range(j))
-        pairs += [(first + i, first + j) for i, j in better if not rated or len(ranked) == 2 or rated[i] - rated[j] > gap + 1e-9]
+        pairs += [(first + i, first + j) for i, j in ordered(preference, gap)]
     batch = policy.collate(rollouts)
     here = batch.mask.device  # every column where the rows are: micro-batches index them together
     columns = {**batch.extra, "rating": torch.tensor(rating, device=here)}
     index = torch.tensor(pairs, dtype=torch.long, device=here).view(-1, 2)
     return batch.with_(unit=batch.group, pairs=index, label=torch.tensor(label, device=here), extra=columns)
+
+
+def ordered(preference: Preference, gap: float = 0.0) -> list[tuple[int, int]]:
+    """The places (better, worse) of every two responses that a pair or ranked list puts in order; see `pair_batch` for gap."""
+    ranked, rated = preference.ranked, _ratings(preference)
+    better = ((i, j) for j in range(len(ranked)) for i in range(j))
+    return [(i, j) for i, j in better if not rated or len(ranked) == 2 or rated[i] - rated[j] > gap + 1e-9]
 
 
 def _ratings(preference: Preference) -> list[float]:

@@ -28,6 +28,8 @@ class ImplicitReward:
     `r_t = beta (log pi(a_t | s_t) - log ref(a_t | s_t))` at the decisions of the policy, 0 elsewhere; any real number. at: "whole" (their
     sum, one span), "each" (one span per decision), or the name of a segment such as "step" (sums over its spans). A rollout without
     decisions gives 0 as a whole and abstains otherwise. Scored without gradients, `batch_size` rollouts at a time.
+    length_norm: divide by the number of decisions. That is another reward, which no KL-leashed optimum stands behind; long and short
+    responses then weigh alike. clamp: bound on each decision's log-ratio, in nats; infinities then count as the bound.
     """
 
     policy: Policy
@@ -36,12 +38,16 @@ class ImplicitReward:
     at: str = "whole"
     name: str = "implicit"
     batch_size: int = 32
+    length_norm: bool = False
+    clamp: float | None = None
 
     bounded = True
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
             raise UserError(f"beta {self.beta}, expected a positive number")
+        if self.clamp is not None and not self.clamp > 0:
+            raise UserError(f"clamp {self.clamp}, expected a positive number of nats", hint="20 is far beyond what a sample shows")
 
     @torch.no_grad()
     def __call__(self, rollouts: Sequence[Rollout], /) -> list[Score]:
@@ -50,7 +56,10 @@ class ImplicitReward:
             some = rollouts[i : i + self.batch_size]
             batch = self.policy.collate(some)
             logp: Any = self.policy.forward(batch, frozenset({"logp"})).logp
-            ratio = self.beta * (logp.double() - self.ref.logp(batch).double())
+            ratio = logp.double() - self.ref.logp(batch).double()
+            ratio = self.beta * (ratio if self.clamp is None else ratio.clamp(-self.clamp, self.clamp))
+            if self.length_norm:
+                ratio = ratio / batch.mask.sum(1, keepdim=True).clamp(min=1)
             kept = torch.where(batch.mask, ratio, torch.zeros_like(ratio)).cpu()
             out += [self._score(r, row, m) for r, row, m in zip(some, kept, batch.mask.cpu(), strict=True)]
         return out
