@@ -57,7 +57,8 @@ def test_a_list_stands_for_its_pairs():
     assert judged("all", [item], [by(scores)]).right.tolist() == [[2.0]]
     wide = judged("wide", [item], [by(scores)], gap=1.0)  # 3 and 2.5 are too close
     assert (wide.right.tolist(), wide.pairs.tolist()) == ([[2.0]], [2.0])
-    assert judged("none left", [ranked("b", [1.0, 0.9, 0.8]), item], [by({**scores, "b0": 0.0, "b1": 0.0, "b2": 0.0})], gap=1.0).pairs.tolist() == [2.0]
+    near = ranked("b", [1.0, 0.9, 0.8])  # gives no pair at all
+    assert judged("one", [near, item], [by({**scores, "b0": 0.0, "b1": 0.0, "b2": 0.0})], gap=1.0).pairs.tolist() == [2.0]
 
 
 def test_every_distribution_counts_the_same_and_the_better_one_labels():
