@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from guerdon.data.layouts import JUDGED
+from guerdon.data.row import number as as_number
 from guerdon.errors import UserError
 from guerdon.types import Preference, Prompt, Rollout
 
@@ -14,6 +16,7 @@ PAIRED = "dpo, ipo or simpo"
 UNPAIRED = "kto or bco"
 LISTED = "infonca, nca, rrhf or pro"
 TIED = "rao_kupper or davidson"
+SIDES = (JUDGED["score_chosen"], JUDGED["score_rejected"])
 
 
 def is_tie(preference: Preference) -> bool:
@@ -21,18 +24,28 @@ def is_tie(preference: Preference) -> bool:
     return len(preference.ranked) == 2 and (preference.label == 0.5 or preference.margin == 0)
 
 
-def marks(preference: Preference) -> list[float]:
-    """A number for each response of a ranked list, larger for better ones: `prompt.meta["scores"]` of the list, else every response's own
-    `prompt.meta["rating"]`, else minus its rank."""
-    scores = preference.prompt.meta.get("scores")
+def ratings(preference: Preference) -> list[float] | None:
+    """The score of each response of a preference, in their order; None where one is unknown.
+
+    They are `prompt.meta["scores"]`, else every response's own `prompt.meta["rating"]`, else, of a pair, two columns such as
+    `score_chosen` and `score_rejected`. Raises UserError for another number of scores than responses.
+    """
+    meta, number = preference.prompt.meta, len(preference.ranked)
+    scores = meta.get("scores")
     if scores is None:
         scores = [r.prompt.meta.get("rating") for r in preference.ranked]
-    if len(scores) != len(preference.ranked):
-        raise UserError(
-            f"list {preference.prompt.id!r} has {len(preference.ranked)} responses and {len(scores)} scores", hint="give one score each"
-        )
+    if len(scores) != number:
+        raise UserError(f"list {preference.prompt.id!r} has {number} responses and {len(scores)} scores", hint="give one score each")
+    if None in scores and number == 2:
+        scores = [next((x for name in names if (x := as_number(meta.get(name))) is not None), None) for names in SIDES]
     known = [float(x) for x in scores if x is not None]
-    return known if len(known) == len(scores) else [-float(i) for i in range(len(scores))]
+    return known if len(known) == number else None
+
+
+def marks(preference: Preference) -> list[float]:
+    """A number for each response of a ranked list, larger for better ones: its `ratings`, else minus its rank."""
+    known = ratings(preference)
+    return [-float(i) for i in range(len(preference.ranked))] if known is None else known
 
 
 def check_pairs(items: Sequence[Any], method: str, *, ties: bool = False, gaps: bool = False) -> None:

@@ -13,6 +13,7 @@ from guerdon.config import knob
 from guerdon.core import preference
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
+from guerdon.data.transforms import chunks
 from guerdon.learn.alignment import PairView
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import steps_of
@@ -107,8 +108,7 @@ class SDPO(Paired):
         return preference.dpo(*view.logratio, beta=self.beta)
 
     def recipe(self, policy: Policy, items: Sequence[Preference], terms: Sequence[Term], key: Key) -> Recipe:
-        eased, size = sorted(items, key=lambda p: -(p.margin or 0.0)), math.ceil(len(items) / self.parts)
-        cursors = [Cursor(eased[a : a + size], self.batch, key.fold("part", a)) for a in range(0, len(eased), size)]
+        cursors = [Cursor(part, self.batch, key.fold("part", i)) for i, part in enumerate(chunks(items, self.parts))]
         steps = self.steps or steps_of(len(items), self.batch, None, self.epochs)
         each = math.ceil(steps / len(cursors))
         learner, ref = learner_for(policy, terms, self.optim, steps), Lagged(policy, every=each)
