@@ -41,8 +41,11 @@ def naive(hidden, weight, bias, targets, ref=None, top_k=None, temperature=1.0, 
     """All results from full `(M, V)` log-probabilities."""
     logp = naive_log(hidden, weight, bias, temperature, **head)
     p, rows = logp.exp(), torch.arange(len(targets))
-    mass = None if top_k is None else p.topk(top_k, 1).values.sum(1)
-    found = LinearLogp(logp[rows, targets], -(p * logp).sum(1), p.square().sum(1), top_k_mass=mass)
+    found = LinearLogp(logp[rows, targets], -(p * logp).sum(1), p.square().sum(1))
+    if top_k is not None:
+        best = p.topk(top_k, 1).values
+        q = best / best.sum(1, keepdim=True)
+        found = found._replace(top_k_mass=best.sum(1), top_k_entropy=-(q * q.log()).sum(1))
     if ref is None:
         return found
     logq = naive_log(*ref[:3], temperature, *ref[3:])
@@ -88,7 +91,7 @@ def test_values_and_gradients_equal_the_definition(asked, head, tile):
         "kl_from_ref",
         "ref_logp",
         *(name for name in ("entropy", "sum_p2") if name not in asked),
-        *(["top_k_mass"] if "top_k" not in asked else []),
+        *(["top_k_mass", "top_k_entropy"] if "top_k" not in asked else []),
     }
     assert_same(ours, naive(hidden, weight, bias, targets, top_k=asked.get("top_k"), **head), (hidden, weight, bias), 1e-11)
 
@@ -158,6 +161,7 @@ def test_golden_numbers():
         "entropy": entropy,
         "sum_p2": q * q + (1 - q) ** 2,
         "top_k_mass": 1 - q,
+        "top_k_entropy": 0.0,
         "kl_to_ref": math.log(2) - entropy,
         "kl_from_ref": -math.log(2) - (math.log(q) + math.log(1 - q)) / 2,
         "ref_logp": -math.log(2),
@@ -204,11 +208,11 @@ def test_three_products_where_exponentials_are_kept_and_four_where_not():
         assert len(seen.shapes) == products
 
 
-def test_top_k_mass_and_the_reference_have_no_gradient():
+def test_the_top_k_and_the_reference_have_no_gradient():
     hidden, weight, _, targets = data()
     ref = Projection(*(x.detach().requires_grad_() for x in reference()[:3]))
     out = linear_logp(hidden, weight, targets, top_k=2, ref=ref)
-    assert not out.top_k_mass.requires_grad and not out.ref_logp.requires_grad
+    assert not out.top_k_mass.requires_grad and not out.top_k_entropy.requires_grad and not out.ref_logp.requires_grad
     out.kl_to_ref.sum().backward()
     assert ref.hidden.grad is None and ref.weight.grad is None
     alone = linear_logp(hidden.detach(), weight.detach(), targets, ref=ref)

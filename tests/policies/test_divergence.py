@@ -7,7 +7,8 @@ from guerdon.core.reduce import token_mean
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.learn.learner import Adam, Learner
-from guerdon.policies.divergence import REF_HIDDEN, against
+from guerdon.policies.divergence import REF_HIDDEN, against, look, states_at, still_head
+from guerdon.policies.head import TOP_K, head_of
 from guerdon.policies.lora import Lora
 from guerdon.policies.refs import Frozen
 from guerdon.policies.text import TextPolicy
@@ -40,17 +41,52 @@ def logq(policy, batch):
     return torch.log_softmax(policy.forward(batch, frozenset({"logits"})).extra["logits"].double(), -1)
 
 
+def of_top(p, k):
+    """Mass and entropy of the k largest probabilities, the plain way."""
+    best = p.topk(k, -1).values
+    q = best / best.sum(-1, keepdim=True)
+    return best.sum(-1), -(q * q.log()).sum(-1)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_sum_of_squares_and_top_k_mass(kind, folders):
+def test_sum_of_squares_and_the_top_k(kind, folders):
     policy = TextPolicy.load(folders[kind], temperature=0.7)
     batch = policy.collate(ROWS)
-    out = policy.forward(batch, frozenset({"logp", "sum_p2", "top_k_mass"}))
+    out = policy.forward(batch, frozenset({"logp", "sum_p2", "top_k_mass", "top_k_entropy"}))
     p = logq(policy, batch).exp()
-    for ours, theirs in ((out.extra["sum_p2"], p.square().sum(-1)), (out.extra["top_k_mass"], p.topk(20, -1).values.sum(-1))):
-        torch.testing.assert_close(ours.double()[batch.mask], theirs[batch.mask], rtol=0, atol=1e-6)
+    mass, entropy = of_top(p, TOP_K)
+    for name, theirs in (("sum_p2", p.square().sum(-1)), ("top_k_mass", mass), ("top_k_entropy", entropy)):
+        ours = out.extra[name]
+        torch.testing.assert_close(ours.double()[batch.mask], theirs[batch.mask], rtol=0, atol=5e-6)
         assert not ours[~batch.mask].any()
     assert out.entropy is None and out.logp is not None
     assert policy.forward(batch, frozenset({"sum_p2"})).logp is None
+    assert set(policy.forward(batch, frozenset({"top_k_entropy"})).extra) == {"top_k_entropy"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_beside_its_own_past(kind, folders):
+    """As `against` a copy of it, with another k; and the past does not follow the weights."""
+    policy = TextPolicy.load(folders[kind], temperature=0.7)
+    batch = policy.collate(ROWS)
+    past = still_head(policy).of(states_at(policy, batch))
+    ref = moved(policy)
+    out = look(policy, batch, frozenset({"logp", "top_k_mass", "top_k_entropy"}), start=past, top_k=3)
+    want = against(policy, ref, policy.forward(batch, HIDDEN), batch)
+    assert torch.equal(out.logp, want.logp)
+    for name in ("kl_to_ref", "ref_logp"):
+        torch.testing.assert_close(out.extra[name], want.extra[name], rtol=0, atol=1e-6)
+    assert out.extra["kl_to_ref"][batch.mask].mean() > 1e-3
+    for name, theirs in zip(("top_k_mass", "top_k_entropy"), of_top(logq(policy, batch).exp(), 3), strict=True):
+        torch.testing.assert_close(out.extra[name].double()[batch.mask], theirs[batch.mask], rtol=0, atol=5e-6)
+    assert not out.logp.requires_grad
+
+
+def test_what_does_not_learn_is_shared_with_the_past(folders):
+    policy = TextPolicy.load(folders["llama"], lora=Lora(r=2))
+    assert still_head(policy).weight.data_ptr() == head_of(policy.model).weight.data_ptr()
+    policy = TextPolicy.load(folders["llama"])
+    assert still_head(policy).weight.data_ptr() != head_of(policy.model).weight.data_ptr()
 
 
 @pytest.mark.parametrize("kind", KINDS)

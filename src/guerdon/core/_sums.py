@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from guerdon.core._logits import Grid, Logits, Projection, put
+from guerdon.core.monitor import top_k_entropy, top_k_mass
 
 FAR = 1e30
 """A row whose target is less probable than 1 / FAR is measured from its largest logit, to stay in the range of float32."""
@@ -24,6 +25,7 @@ class LinearLogp(NamedTuple):
     kl_from_ref: Tensor | None = None
     top_k_mass: Tensor | None = None
     ref_logp: Tensor | None = None
+    top_k_entropy: Tensor | None = None
 
 
 class Plan(NamedTuple):
@@ -154,12 +156,12 @@ def facts_of(sums: Sums) -> Facts:
     x, e, s, log_s = total(sums.policy, sums.e)
     entropy = log_s - (sums.ex + e * x) / s if plan.entropy else None
     sum_p2 = ((sums.ee + e * e) / s.double() ** 2).to(s.dtype) if plan.sum_p2 else None
-    mass = (sums.top - log_s[:, None]).exp().sum(1).clamp(max=1) if plan.top_k else None
+    mass, spread = (top_k_mass(sums.top, log_s), top_k_entropy(sums.top)) if plan.top_k else (None, None)
     if sums.ref is None:
-        return Facts(LinearLogp(x - log_s, entropy, sum_p2, None, None, mass, None), log_s, None)
+        return Facts(LinearLogp(x - log_s, entropy, sum_p2, None, None, mass, None, spread), log_s, None)
     y, f, ref_s, ref_log_s = total(sums.ref, sums.f)
     behind = log_s - ref_log_s
     # Never negative; what rounding may leave below 0 is cut off.
     to = ((sums.e_gap + e * (x - y)) / s - behind).clamp(min=0)
     back = (behind - (sums.f_gap + f * (x - y)) / ref_s).clamp(min=0)
-    return Facts(LinearLogp(x - log_s, entropy, sum_p2, to, back, mass, y - ref_log_s), log_s, ref_log_s)
+    return Facts(LinearLogp(x - log_s, entropy, sum_p2, to, back, mass, y - ref_log_s, spread), log_s, ref_log_s)

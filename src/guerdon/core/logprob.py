@@ -44,6 +44,7 @@ def linear_logp(
 
         z = scale * (hidden @ weight.T + bias);  z = softcap * tanh(z / softcap) if softcap;  p = softmax(z / temperature)
         logp = log p[target];  entropy = -sum p log p;  sum_p2 = sum p^2;  top_k_mass = sum of the k largest p
+        top_k_entropy = -sum q log q over those k, with q = p / top_k_mass
         kl_to_ref = KL(p || q);  kl_from_ref = KL(q || p);  ref_logp = log q[target], where q is the reference's p
 
     hidden: the decoder's last states. weight, bias: the LM head. scale: constant factor on the logits (Granite, Cohere).
@@ -56,8 +57,8 @@ def linear_logp(
     bounded, whatever M and V are.
 
     Differentiable once, in hidden, weight and bias (what needs no gradient costs none); through logp, entropy, sum_p2 and both KLs, not
-    through top_k_mass, nor into the reference. Weight gradients are summed in float32. M = 0 gives empty tensors. A target logit of -inf
-    gives logp -inf; with logits of -inf the other statistics are NaN.
+    through the two of the top k, nor into the reference. Weight gradients are summed in float32. M = 0 gives empty tensors. A target
+    logit of -inf gives logp -inf; with logits of -inf the other statistics are NaN.
 
     Raises ValueError for a temperature, softcap or tile that is not positive, a target outside [0, V), top_k outside [1, V], and a
     reference of another M or V.
@@ -135,9 +136,9 @@ class _LinearLogp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, flat, *rest = ctx.saved_tensors
-        facts, plan = Facts(LinearLogp(*rest[:7]), *rest[7:9]), ctx.plan
+        facts, plan = Facts(LinearLogp(*rest[:8]), *rest[8:10]), ctx.plan
         with torch.autocast(hidden.device.type, enabled=False):
-            policy, ref = plan.sides(Projection(hidden, weight, bias, plan.scale, plan.softcap), rest[9:])
+            policy, ref = plan.sides(Projection(hidden, weight, bias, plan.scale, plan.softcap), rest[10:])
             # The gradient of logp writes its targets into what was kept, the same values each time it is asked: no new version.
             kept = Kept(policy.grid, plan.compute, flat.data)
             found = gradients(policy, ref, plan.targets, facts, LinearLogp(*grads), kept, ctx.needs_input_grad[:3])

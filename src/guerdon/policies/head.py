@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from guerdon.core.logprob import LinearLogp, Projection, linear_logits, linear_logp
 from guerdon.errors import UserError
 
-STATISTICS = frozenset({"logp", "entropy", "sum_p2", "top_k_mass"})
+STATISTICS = frozenset({"logp", "entropy", "sum_p2", "top_k_mass", "top_k_entropy"})
 """What `Head.facts` gives by name without a reference; with one also kl_to_ref, kl_from_ref and ref_logp."""
 
-TOP_K = 20
-"""Words that `top_k_mass` counts."""
+TOP_K = 10
+"""Words that `top_k_mass` and `top_k_entropy` look at, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Head:
         *,
         compute: str = "float32",
         ref: Projection | None = None,
+        top_k: int = TOP_K,
     ) -> dict[str, Tensor]:
         """Those of `STATISTICS` that are in `need`, `(M,)` each, from one pass over the vocabulary; those of a reference when there is one.
 
-        compute: "bfloat16" for products in that format, else they are in the format of the tensors.
+        compute: "bfloat16" for products in that format, else they are in the format of the tensors. top_k: words that top_k_mass and
+        top_k_entropy look at; all of a smaller vocabulary.
         """
         if not need & STATISTICS and ref is None:
             return {}
@@ -60,12 +62,12 @@ class Head:
             temperature,
             "entropy" in need,
             sum_p2="sum_p2" in need,
-            top_k=min(TOP_K, len(self.weight)) if "top_k_mass" in need else None,
+            top_k=min(top_k, len(self.weight)) if need & {"top_k_mass", "top_k_entropy"} else None,
             ref=ref,
             compute=torch.bfloat16 if compute == "bfloat16" else None,
         )
-        found = {name: x for name, x in out._asdict().items() if x is not None}
-        return found if "logp" in need else {name: x for name, x in found.items() if name != "logp"}
+        unasked = STATISTICS - need
+        return {name: x for name, x in out._asdict().items() if x is not None and name not in unasked}
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """`(M, V)` in float32."""
