@@ -48,7 +48,7 @@ class TextPolicy(Network):
     """
 
     SHARED: ClassVar[tuple[str, ...]] = (*Network.SHARED, "engine")
-    NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "sum_p2", "top_k_mass", "hidden", "logits")
+    NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "sum_p2", "top_k_mass", "top_k_entropy", "hidden", "logits")
     RECURRING: ClassVar[bool] = True  # a rollout gives the same row in every batch
 
     def __init__(
@@ -244,9 +244,9 @@ class TextPolicy(Network):
         """logp `(N, T)` in nats, under logits / temperature; 0 behind the end of a row.
 
         Asked for by name in `need`: entropy `(N, T)` of the same distribution p; in `extra` sum_p2 `(N, T)`, the sum of p^2, and
-        top_k_mass `(N, T)`, of its `head.TOP_K` likeliest tokens (no gradient), all in one pass over the vocabulary; hidden `(N, T, D)`,
-        the last state before each decision, and logits `(N, T, V)`, float32 and tempered (memory!). Only decisions go through the LM
-        head. The distance to a reference: `divergence.against`.
+        top_k_mass and top_k_entropy `(N, T)`, of its `head.TOP_K` likeliest tokens (no gradient), all in one pass over the vocabulary;
+        hidden `(N, T, D)`, the last state before each decision, and logits `(N, T, V)`, float32 and tempered (memory!). Only decisions go
+        through the LM head. The distance to a reference: `divergence.against`; to the policy's own past: `divergence.look`.
         """
         unknown = sorted(need - set(self.NEEDS))
         if unknown:
