@@ -27,6 +27,7 @@ PREFERENCE = ("preference", "preference_free", "preference_lists", "preference_s
 OBJECTIVES = ("surrogate", *PREFERENCE, "reward_loss", "kl")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
+    "monitor": "series of evaluations, and facts of one distribution",
     "masked": "sums and means over masks and groups",
     "reduce": "reductions",
     "place": "spans to arrays",
