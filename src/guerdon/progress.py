@@ -112,7 +112,18 @@ def introduce(prepared: Prepared, out: Path | None, console: Any) -> None:
 
 
 def outcome(summary: Summary) -> str:
-    """A finished run in one line: how long, how fast, how much memory."""
+    """A finished run: how long, how fast, how much memory in one line; then why it ended early, and what its monitor says of it."""
+    return "\n".join([effort(summary), *words(summary)])
+
+
+def words(summary: Summary) -> list[str]:
+    """Why a run ended before its last step, where it did, and what its watcher says of it."""
+    stopped = [f"ended before its last step: {summary.stopped}"] if summary.stopped else []
+    return stopped + [f"{said['verdict']}: {said['why']}" for said in summary.verdicts]
+
+
+def effort(summary: Summary) -> str:
+    """How long, how fast, how much memory."""
     made = summary.steps - (summary.resumed_from or 0)
     if not made:
         return f"done: {summary.steps} steps, nothing left to do"

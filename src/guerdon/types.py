@@ -330,12 +330,22 @@ class Probe:
     fn: Callable[[int], Mapping[str, float]]
 
 
+class Watcher(Stateful, Protocol):
+    """Judges a run while it goes on. stop: why it should end now, in words; empty to go on. verdicts: what there is to say of the run so
+    far, each `{"verdict": a word, "why": a sentence}`."""
+
+    @property
+    def stop(self) -> str: ...
+    def verdicts(self) -> list[Mapping[str, str]]: ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A method, assembled: what it remembers, what one step does, how many there are.
 
     state: everything that must survive a kill. step: takes the step's number, returns its metrics. final: writes the result into a
-    folder. facts: for the manifest (data mapping, first rendered row, identities of frozen models).
+    folder. facts: for the manifest (data mapping, first rendered row, identities of frozen models). watcher: may end the run before its
+    last step, and has the last word; what it remembers is in `state` too.
     """
 
     state: Mapping[str, Stateful]
@@ -344,6 +354,7 @@ class Recipe:
     probes: tuple[Probe, ...] = ()
     final: Callable[[Path], None] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    watcher: Watcher | None = None
 
 
 # ---------------------------------------------------------------- cards

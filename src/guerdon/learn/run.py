@@ -1,8 +1,8 @@
 """The runner: the only code of a training run that touches the disk, the clock and the console.
 
 A run folder holds `config.json`, `manifest.json`, `metrics.jsonl`, `samples.jsonl`, `checkpoints/step-N/`, `final/` and
-`summary.json`, and `profile.json` when it was asked for. A recipe's step depends on its number and its state only, so a run that was
-killed anywhere goes on from its last checkpoint and ends with the same bytes.
+`summary.json`, `verdict.json` when somebody watched, and `profile.json` when it was asked for. A recipe's step depends on its number
+and its state only, so a run that was killed anywhere goes on from its last checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +43,7 @@ class Sink(Protocol):
 class Summary:
     """What a run came to. Of this process only (a resumed run counts its own part): seconds; tokens_per_second, read by the learners while
     training (decisions, where a policy does not know its tokens); peak_memory of the process and peak_gpu_memory of torch, in bytes;
-    profile, if asked for."""
+    profile, if asked for. Of the recipe's watcher: stopped, why the run ended before its last step (empty: it did not), and verdicts."""
 
     out: Path
     steps: int
@@ -53,6 +54,8 @@ class Summary:
     peak_gpu_memory: int = 0
     tokens_per_second: float = 0.0
     profile: Profile | None = None
+    stopped: str = ""
+    verdicts: Sequence[Mapping[str, str]] = ()
 
     @property
     def final(self) -> Path:
@@ -77,6 +80,7 @@ def run(
     a folder that has one). save_every: steps between checkpoints (None: a tenth of the run). stop_after: leave after this many steps
     of this process, as if killed after its last checkpoint (for tests and time slices). profile: time the parts of every step into
     `Summary.profile` and `profile.json`; the results are the same (a GPU is waited for at every border, which costs some speed).
+    A run that its recipe's watcher stops ends in order, with a checkpoint, its final weights and the reason in the summary.
     Raises UserError for a folder that doesn't fit, RunStopped when training must not go on; what was saved stays.
     """
     out = Path(out)
@@ -85,32 +89,48 @@ def run(
         _claim_folder(out, config, resume)
         start = checkpoint.load(out / "checkpoints", recipe.state) or 0
         _write_manifest(out, recipe, start)
+        over = partial(_over, recipe)
         stop = recipe.steps if stop_after is None else min(recipe.steps, start + stop_after)
-        done = _Done(out, start, last=_last_metrics(out) if start == recipe.steps else Metrics())
+        done = _Done(out, start, last=_last_metrics(out) if over(start) else Metrics())
         with clock.running(timed=profile) as ticking, _Journal(out, start) as journal, ExitStack() as stack:
             for sink in sinks:
                 stack.callback(sink.close)
             if profile:
                 stack.callback(lambda: _write_profile(out, ticking.profile(done.step - start)))
-            for step in range(start, stop):
+            while done.step < stop and not over(done.step):
+                step = done.step
                 done.last = _step(recipe, step, seed)
                 done.step = step + 1
                 with clock.span("saving"):
                     journal.write(step, done.last)
                     for sink in sinks:
                         sink.log(step, done.last)
-                    if done.step % every == 0 or done.step == recipe.steps:
+                    if done.step % every == 0 or over(done.step):
                         journal.sync()
                         checkpoint.save(out / "checkpoints", done.step, recipe.state)
             seen = ticking.profile(done.step - start)
-        if stop < recipe.steps:
+        if not over(done.step):
             return done.summary(seen, profile)
         if recipe.final is not None:
             _write_final(out, recipe.final)
-        summary = done.summary(seen, profile)
+        summary = replace(done.summary(seen, profile), **_last_words(out, recipe, done.step))
         told = {name: value for name, value in vars(summary).items() if name != "profile"}
         checkpoint.write_text(out / "summary.json", json.dumps(_plain(told), indent=1))
     return summary
+
+
+def _over(recipe: Recipe, step: int) -> bool:
+    """Whether nothing is left to do after so many steps."""
+    return step >= recipe.steps or (recipe.watcher is not None and bool(recipe.watcher.stop))
+
+
+def _last_words(out: Path, recipe: Recipe, step: int) -> dict[str, Any]:
+    """What the watcher says of a run that is over, for the summary and the report."""
+    if recipe.watcher is None:
+        return {}
+    verdicts = [{"run": out.name, **said} for said in recipe.watcher.verdicts()]
+    checkpoint.write_text(out / "verdict.json", json.dumps(_plain(verdicts), indent=1))
+    return {"stopped": recipe.watcher.stop if step < recipe.steps else "", "verdicts": verdicts}
 
 
 def _step(recipe: Recipe, step: int, seed: int) -> Metrics:

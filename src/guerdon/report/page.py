@@ -18,12 +18,14 @@ COLUMNS: Sequence[tuple[str, str, bool]] = (
     ("reward", "reward", True),
     ("rewards/accuracies", "accuracy", True),
     ("rewards/margins", "margin", True),
+    ("monitor/accuracies", "held-out accuracy", False),
     ("kl", "KL / token", False),
     ("kl/sequence", "KL / response", False),
     ("entropy", "entropy", True),
     ("completions/mean_length", "length", True),
 )
-GOOD, BAD = ("better", "improved", "holds", "good", "fine"), ("gamed", "hacked", "worse", "broken", "failed", "collapsed")
+GOOD = ("better", "improved", "holds", "good", "fine")
+BAD = ("gamed", "hacked", "worse", "broken", "failed", "collapsed", "displaced", "over-optimised", "wrong", "past its best")
 
 
 def render(

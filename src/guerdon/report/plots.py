@@ -55,6 +55,26 @@ SECTIONS: Sequence[tuple[str, Sequence[Panel]]] = (
         ),
     ),
     (
+        "Held-out preferences",
+        (
+            Panel(("monitor/accuracies",), "Accuracy", "share of pairs", "the chosen response gained more since the start", low=0, high=1),
+            Panel(
+                ("monitor/logratios/chosen", "monitor/logratios/rejected"),
+                "Chosen and rejected against the start",
+                "nats per response",
+                "chosen below 0: likelihood is being displaced",
+            ),
+            Panel(("monitor/logratios/margins",), "Margin against the start", "nats per response", "grows as well when both fall"),
+            Panel(("monitor/logps/chosen", "monitor/logps/rejected"), "Log-probabilities", "nats per response"),
+            Panel(("monitor/logps_per_token/chosen", "monitor/logps_per_token/rejected"), "Log-probabilities of tokens", "nats per token"),
+            Panel(("monitor/top_k_mass",), "Mass of the likeliest tokens", "probability", "falling: it leaks into the tail"),
+            Panel(("monitor/top_k_entropy",), "Entropy among them", "nats per token", "rising, then falling: over-optimisation"),
+            Panel(("monitor/kl",), "KL to the start", "nats per token", "exact, at held-out answers", log=True),
+            Panel(("monitor/mean_length",), "Length", "tokens", "of answers to held-out prompts"),
+            Panel(("monitor/distinct_2", "monitor/distinct_2_per_prompt"), "Variety", "distinct pairs of tokens", "of these answers"),
+        ),
+    ),
+    (
         "Distance and health",
         (
             Panel(("kl",), "KL to the start model", "nats per token", "how far the policy has moved", log=True),
