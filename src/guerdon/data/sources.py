@@ -52,6 +52,18 @@ def is_source(name: str) -> bool:
     return name.partition("?")[0].partition(":")[0] in SOURCES
 
 
+def test_pairs(name: str, n: int) -> str | None:
+    """The name of at most `n` pairs of a source's test split, for a source that is trained on; None where it has none left.
+
+    Options that make the pairs what they are (gap) stay; which of them are drawn, and as what, does not matter.
+    """
+    base, variant, options = parse_name(name)
+    if base != "human-ratings" or options.get("split", "train") != "train":
+        return None
+    gap = f"&gap={options['gap']}" if "gap" in options else ""
+    return f"{base}{':' + variant if variant else ''}?split=test&n={n}{gap}"
+
+
 @overload
 def load(name: str, kind: Literal["prompts"], key: Key | None = None) -> list[Prompt]: ...
 @overload
