@@ -100,6 +100,32 @@ class LoraConfig(Checked):
         return 2.0 * self.rank if self.alpha is None else self.alpha
 
 
+@dataclass(frozen=True)
+class Monitor(Checked):
+    """What is measured on held-out preferences while a policy is aligned (`evaluate.probes.RunMonitor`)."""
+
+    pairs: int | None = knob(
+        None,
+        "held-out pairs; 0: no monitor; none: 64 where the data have a test split, or 1,280 rows or more of which they are taken",
+        unit="pairs",
+        at_least=0,
+    )
+    data: str | None = knob(None, "held-out preferences; none: the data's test split, else rows taken out of the training data")
+    every: int | None = knob(
+        None, "steps between evaluations; none: a tenth of the run, a fiftieth with the stop rule", unit="steps", at_least=1
+    )
+    top_k: int = knob(10, "likeliest next tokens whose mass and entropy are measured", unit="tokens", at_least=1)
+    raw_entropy: bool = knob(False, "entropy of their probabilities as they are, not divided by their sum")
+    kl: bool = knob(True, "measure the KL to the start too: its hidden states at the held-out answers stay in memory")
+    answers: int = knob(0, "answers to draw to each held-out prompt at each evaluation, for length and variety", unit="answers", at_least=0)
+    context: Literal["chosen", "answers"] = knob("chosen", "where mass and entropy are read: at the chosen answers, or at those drawn")
+    stop_on_overoptimisation: bool = knob(False, "end the run when mass or entropy say that it goes too far")
+    smoothing: float = knob(0.8, "momentum of the running means that the stop rule reads", at_least=0, at_most=0.99)
+    patience: int = knob(3, "evaluations in a row in which the entropy falls", unit="evaluations", at_least=1)
+    min_delta: float = knob(0.02, "by how much it must fall in them altogether", unit="nats", at_least=0)
+    delta_mass: float = knob(0.02, "how far the mass must be below its highest", at_least=0)
+
+
 ENGINES = ("own", "transformers", "vllm")
 """Who may draw samples of a text model, beside a server by its address."""
 
