@@ -32,6 +32,7 @@ COMMON: Mapping[str, tuple[str, str]] = {
     "sampling": ("how responses are drawn", ""),
     "lora": ("low-rank adapters", ""),
     "run": ("logging and checkpoints", ""),
+    "monitor": ("what is measured on held-out preferences", ""),
     "beta": ("strength of the leash to the reference", ""),
 }
 WHOLE = {"reward"}  # values of these tuples may hold commas, so a flag adds one item and is repeated for more

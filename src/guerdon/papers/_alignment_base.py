@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from guerdon.config import Checked, LoraConfig, Optim, knob, run_of
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, knob, run_of
 from guerdon.core.rng import Key
 from guerdon.learn.alignment import LOGP, Running
 from guerdon.learn.learner import learner_for
@@ -40,6 +40,7 @@ class Offline(Checked):
     steps: int | None = knob(None, "updates to make; none: as many as `epochs` gives", unit="updates", at_least=1)
     optim: Optim = Optim(lr=1e-4, warmup=10, decay="linear")
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
     @property
     def reward(self) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, Sampling, knob
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.alignment import PairView, pair_term
@@ -38,6 +38,7 @@ class Sampled(Checked):
     sampling: Sampling = Sampling(n=8, max_new=28)
     optim: Optim = Optim(lr=1e-4)
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
     def reference(self, policy: Policy) -> Reference:
         """What the policy is compared with: itself at the start of the round."""

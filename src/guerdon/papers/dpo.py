@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from guerdon.config import Checked, LoraConfig, Optim, knob, run_of
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, knob, run_of
 from guerdon.core import preference
 from guerdon.core.reduce import mean
 from guerdon.core.rng import Key
@@ -50,6 +50,7 @@ class Config(Checked):
     steps: int | None = knob(None, "updates to make; none: as many as `epochs` gives", unit="updates", at_least=1)
     optim: Optim = Optim(lr=1e-4, warmup=10, decay="linear")
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
 
 def logratio(outputs: Outputs, batch: Batch) -> torch.Tensor:
