@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guerdon import domains, settings
+from guerdon import domains, monitoring, settings
 from guerdon.allocator import keep_memory
 from guerdon.catalog import Method, cards, find, load
 from guerdon.config import BUILT_IN, Run, run_of
@@ -35,7 +35,7 @@ class Prepared:
     """A method with its config and data, its rewards tried; no model is loaded yet.
 
     given: models and rewards handed over in Python, by `build` parameter name. needs: `build`'s parameters, in order.
-    rewards: reports of their dry runs. notes: what is worth telling.
+    rewards: reports of their dry runs. notes: what is worth telling. held: preferences that are not trained on, for the monitor.
     """
 
     method: Method
@@ -45,6 +45,7 @@ class Prepared:
     given: Mapping[str, Any]
     rewards: Sequence[Any] = ()
     notes: Sequence[str] = field(default=())
+    held: monitoring.Held = monitoring.Held()
 
     @property
     def seed(self) -> int:
@@ -90,6 +91,8 @@ def anchored(cfg: Any) -> Any:
     found: dict[str, Any] = {name: absolute(value) for name, value in values.items()}
     if isinstance(getattr(cfg, "reward", None), tuple):
         found["reward"] = tuple(absolute(spec) if is_model(spec) or ".py:" in spec else spec for spec in cfg.reward)
+    if (held := getattr(getattr(cfg, "monitor", None), "data", None)) is not None:
+        found["monitor"] = dataclasses.replace(cfg.monitor, data=absolute(held))
     if (where := run_of(cfg).ref_cache) not in ("auto", "on", "off"):
         found["run"] = dataclasses.replace(run_of(cfg), ref_cache=str(Path(where).expanduser().absolute()))
     return dataclasses.replace(cfg, **found)
@@ -120,8 +123,10 @@ def prepare(method: Method, cfg: Any, given: Mapping[str, Any] | None = None) ->
             data[name] = given[name] if name in given else fitting(method, partial(domain.load, name, cfg, prepared.key.fold("data")))
             if not len(data[name].items):
                 raise UserError(f"{cfg.data}: no {name}", hint="give data with at least one row")
-            getattr(cfg, "check", lambda items: None)(data[name].items)
-    prepared = dataclasses.replace(prepared, data=data)
+    data, held = monitoring.hold_out(cfg, data, prepared.key.fold("monitor"))
+    for name in data:
+        getattr(cfg, "check", lambda items: None)(data[name].items)
+    prepared = dataclasses.replace(prepared, data=data, held=held, notes=[held.note] if held.note else [])
     return try_rewards(prepared, domain) if "reward" in needs else prepared
 
 
@@ -221,7 +226,8 @@ def recipe(prepared: Prepared) -> Recipe:
             facts.setdefault("models", {})[name] = identity(cfg, filled[name])
     made = method.build(cfg, **filled)
     steps = cfg.run.steps if not any(f.name == "steps" for f in dataclasses.fields(cfg)) and cfg.run.steps else made.steps
-    return dataclasses.replace(made, steps=steps, facts={**facts, **made.facts})
+    made = dataclasses.replace(made, steps=steps, facts={**facts, **made.facts})
+    return monitoring.watched(cfg, prepared.held, made, filled.get("policy"), key.fold("monitor"))
 
 
 def rewards(prepared: Prepared) -> tuple[Any, list[Any]]:
@@ -308,12 +314,13 @@ def train(
         given[next(name for name in domains.MODELS if name in inputs(found))] = given.pop("model")
     prepared = prepare(found, cfg, given)
     folder = Path(out) if out is not None else new_folder(prepared.method.name)
-    from guerdon.progress import bar
+    from guerdon.progress import bar, words
 
     with bar(prepared, shown=progress) as sinks:
         summary = start(prepared, folder, sinks=sinks, profile=profile)
-    if summary.profile is not None and progress:
-        print(summary.profile.table(), file=sys.stderr)
+    if progress:
+        for line in ([summary.profile.table()] if summary.profile is not None else []) + words(summary):
+            print(line, file=sys.stderr)
     return summary
 
 
