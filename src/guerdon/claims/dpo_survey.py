@@ -1,0 +1,41 @@
+"""The catalogue in its little world: does robust DPO bear wrong labels, and do the objectives do to likelihoods what they say?"""
+
+from __future__ import annotations
+
+from guerdon.core import preference
+from guerdon.core.rng import Key
+from guerdon.papers import dpo_survey
+from guerdon.papers._survey_toy import world
+from guerdon.types import Claim, Trial
+
+CLAIM = Claim(
+    method="robust DPO (eps 0.3), 200 updates on 256 pairs of which about 30 % are labelled the wrong way round",
+    baseline="DPO on the same pairs in the same order",
+    metric="share of held-out pairs that the log-ratio to the start puts in order",
+    direction="up",
+    margin=0.05,
+    setting="22,000-weight Llama; chosen answers say one word of sixteen with chance .35, rejected ones with .05",
+)
+KEEPING = ("dpop", "rpo", "cpo", "cal_dpo", "nca", "bco")
+OTHERS = ("cdpo", "hinge", "ipo", "ln_dpo", "r_dpo", "simpo", "simper", "apo_zero", "exo", "dpo_shift", "slic_hf", "f_dpo", "robust_dpo")
+
+
+def trial(seed: int) -> Trial:
+    key = Key(seed).fold("claim", "dpo_survey")
+    cfg = dpo_survey.Config()
+    here = world(key, size=cfg.pairs, held_out=1000, base_steps=cfg.base_steps)
+    clean, flipped = here.data(0.0), here.data(0.3)
+    long = dpo_survey.Config(steps=200, batch=64)
+    noisy = {name: here.ratios(dpo_survey.trained(name, here, flipped, long)) for name in ("dpo", "robust_dpo")}
+    found = {name: here.ratios(dpo_survey.trained(name, here, clean, cfg)) for name in ("dpo", *KEEPING, *OTHERS)}
+    accuracy = {name: float(preference.accuracy(*ratios).mean()) for name, ratios in found.items()}
+    kept = [found[name][0].mean() - found["dpo"][0].mean() for name in KEEPING]
+    notes = {
+        "objectives": len(found),
+        "below_0.75": sum(x < 0.75 for x in accuracy.values()),
+        "lowest": min(accuracy.values()),
+        "dpo": accuracy["dpo"],
+        "keep_the_chosen": sum(float(x) > 0 for x in kept),
+        "chosen_above_dpo_at_least": float(min(kept)),
+    }
+    return Trial(*(preference.accuracy(*noisy[name]).tolist() for name in ("dpo", "robust_dpo")), notes)
