@@ -267,6 +267,7 @@ def train(prepared: Any, out: Path, *, profile: bool = False) -> int:
     from rich.console import Console
 
     from guerdon.assemble import start
+    from guerdon.evaluate.tables import TABLE
     from guerdon.progress import bar, introduce, outcome
 
     introduce(prepared, out, Console(file=sys.stderr))
@@ -278,6 +279,8 @@ def train(prepared: Any, out: Path, *, profile: bool = False) -> int:
         return 130
     if summary.profile is not None and summary.profile.steps:
         print(f"\n{summary.profile.table()}\n")
+    if (page := summary.final / TABLE).is_file():
+        print(f"\n{page.read_text(encoding='utf-8')}")
     print(f"{outcome(summary)}\nfinal weights: {summary.final}\nlook at it: guerdon report {out}")
     return 0
 
