@@ -20,6 +20,8 @@ from guerdon.types import Claim, Paper
 NAMES = catalog.names()
 ROWS = {card.name for card in catalog.cards() if card.name != card.module}  # of tables: no claim of their own
 SMALL = {"steps": 4, "batch": 3, "rounds": 2, "steps_per_round": 2, "prompts_per_round": 3, "n": 4, "sampling": Sampling(n=4, max_new=6)}
+SMALL |= {"objectives": ("dpo", "hinge"), "seeds": 2, "pairs": 6, "test_pairs": 4, "base_steps": 2}  # a survey
+SMALL |= {"held_out": (), "match": 0.0}  # test data that a toy could not read
 GROUPS = (Optim, Sampling, LoraConfig)
 FOUNDATION = {"bradley_terry", "dpo", "grpo", "best_of_n", "prime", "reinforce", "diffusion_dpo"}
 
