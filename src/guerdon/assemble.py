@@ -87,7 +87,7 @@ def configure(name: str, values: Mapping[str, Any], *, file: Path | str | None =
 
 def anchored(cfg: Any) -> Any:
     """The config with absolute paths to local files and folders, so that the run can go on from any other folder."""
-    values = {name: getattr(cfg, name) for name in ("model", "data") if isinstance(getattr(cfg, name, None), str)}
+    values = {name: getattr(cfg, name) for name in ("model", "data", "prompts") if isinstance(getattr(cfg, name, None), str)}
     found: dict[str, Any] = {name: absolute(value) for name, value in values.items()}
     if isinstance(getattr(cfg, "reward", None), tuple):
         found["reward"] = tuple(absolute(spec) if is_model(spec) or ".py:" in spec else spec for spec in cfg.reward)
@@ -123,8 +123,9 @@ def prepare(method: Method, cfg: Any, given: Mapping[str, Any] | None = None) ->
             data[name] = given[name] if name in given else fitting(method, partial(domain.load, name, cfg, prepared.key.fold("data")))
             if not len(data[name].items):
                 raise UserError(f"{cfg.data}: no {name}", hint="give data with at least one row")
-    data, held = monitoring.hold_out(cfg, data, prepared.key.fold("monitor"))
+    data, held = monitoring.hold_out(cfg, data, prepared.key.fold("monitor"))  # before transforms: no copy of theirs is trained on
     for name in data:
+        data[name] = transformed(prepared, name, data[name])
         getattr(cfg, "check", lambda items: None)(data[name].items)
     prepared = dataclasses.replace(prepared, data=data, held=held, notes=[held.note] if held.note else [])
     return try_rewards(prepared, domain) if "reward" in needs else prepared
@@ -141,6 +142,21 @@ def fitting(method: Method, load: Callable[[], domains.Data]) -> domains.Data:
         own_first = sorted(others, key=lambda name: (find(name).stem != name, name))
         what, _, hint = str(error).partition("\nhint: ")
         raise UserError(f"{what}\n{method.name} does not learn from such data; {', '.join(own_first[:4])} do", hint=hint) from None
+
+
+def transformed(prepared: Prepared, name: str, data: domains.Data) -> domains.Data:
+    """Preference data after the run's transforms; what they did is shown and goes to the manifest."""
+    specs = run_of(prepared.cfg).transforms
+    if not specs:
+        return data
+    from guerdon.data.transforms import apply
+
+    if name not in ("pairs", "pools"):
+        raise UserError(f"{prepared.method.name} learns from {name}, and transforms change preferences", hint="leave --transforms out")
+    items, notes = apply(data.items, specs, key=prepared.key.fold("transforms"))
+    shown, cut, first = data.shown.partition("\nfirst:")
+    said = "\n".join([shown, *(f"transform: {note}" for note in notes)]) + cut + first
+    return dataclasses.replace(data, items=items, facts={**data.facts, "transforms": notes}, shown=said)
 
 
 def inputs(method: Method) -> tuple[str, ...]:
@@ -309,7 +325,8 @@ def train(
     found, cfg = configure(method, values, file=config)
     if "data" in given:
         rows = given.pop("data")
-        given |= {kind: fitting(found, partial(domains.given_rows, rows, kind)) for kind in inputs(found) if kind in domains.DATA}
+        kinds = [kind for kind in inputs(found) if kind in domains.DATA and not getattr(cfg, kind, None)]
+        given |= {kind: fitting(found, partial(domains.given_rows, rows, kind)) for kind in kinds}
     if "model" in given:
         given[next(name for name in domains.MODELS if name in inputs(found))] = given.pop("model")
     prepared = prepare(found, cfg, given)

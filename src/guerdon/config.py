@@ -153,6 +153,11 @@ class Run(Checked):
     )
     checkpoint_activations: bool = knob(False, "compute each layer a second time in the backward pass: less memory, a third more time")
     keep_memory: bool = knob(True, "hold on to freed memory between steps (Linux with glibc): faster, given back at the end")
+    transforms: tuple[str, ...] = knob(
+        (),
+        "changes to preference data before training, in this order: drop_ties, dedupe, least_gap=G, agreement=SHARE, max_words=N, "
+        "truncate=N, flip=SHARE (separated by commas)",
+    )
     trackers: tuple[str, ...] = knob((), "also log to: tensorboard, wandb, mlflow, trackio (separated by commas)")
     ref_cache: str = knob(
         "auto",
