@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -385,6 +385,14 @@ def tdpo2(
 def implicit_reward(logp_sum: Float[Tensor, "*S"], ref_logp_sum: Float[Tensor, "*S"], *, beta: Number = 0.1) -> Float[Tensor, "*S"]:
     """`beta (log pi - log pi_ref)`: the reward that a policy trained with DPO stands for, up to a term of the prompt alone."""
     return beta * (logp_sum - ref_logp_sum)
+
+
+def goal_reward(score: Any, goal: Any) -> Any:
+    """`-(goal - score)^2`: how well a response of this score meets a goal; 0 at best. Numbers or tensors, in units of the scores, squared.
+
+    Source: Zhang et al. 2024, arXiv 2410.08067.
+    """
+    return -((goal - score) ** 2)
 
 
 def accuracy(win: PerPair, lose: PerPair) -> PerPair:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from guerdon._need import need
 from guerdon.core.rng import Key
 from guerdon.data import human_ratings as hr
+from guerdon.data.attacks import toy_requests
 from guerdon.data.human_ratings import RatedSentence, human_ratings, rating_pairs
 from guerdon.errors import UserError, nearest
 from guerdon.types import Preference, Prompt, Rollout
@@ -76,6 +77,7 @@ def load(name: str, kind: Kind, key: Key | None = None) -> list[Prompt] | list[P
     human-ratings[:movie|tweet|product|editorial]: options split=train|test (train), gap (1.0, pairs), n (pairs: as many as there are
     sentences; prompts: 256), list (pairs: ranked lists of so many sentences instead of pairs).
     reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config has (num_X=3 stands for min_X=3, max_X=3).
+    toy-requests: requests for unkind and kind sentences, by topic, for `egida`.
     key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
     """
     base, variant, options = parse_name(name)
@@ -158,4 +160,11 @@ def _ranges(options: Options, fields: set[str]) -> dict[str, Any]:
     return out
 
 
-SOURCES: dict[str, Source] = {"human-ratings": _human_ratings, "reasoning-gym": _reasoning_gym}
+def _toy_requests(variant: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Preference] | list[Rollout]:
+    _known(options, (), "toy-requests")
+    if kind != "prompts" or variant:
+        raise UserError("toy-requests are prompts, of one kind", hint="write toy-requests, for egida")
+    return toy_requests()
+
+
+SOURCES: dict[str, Source] = {"human-ratings": _human_ratings, "reasoning-gym": _reasoning_gym, "toy-requests": _toy_requests}
