@@ -129,6 +129,24 @@ def test_kept_and_recomputed_exponentials_give_the_same_gradients(asked, keep):
     assert_same(ours, naive(hidden, weight, None, targets), (hidden, weight), 1e-11)
 
 
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("asked", [{}, {"entropy": True, "sum_p2": True}], ids=["logp", "more"])
+def test_exponentials_in_the_place_of_the_weights_gradient(asked, compute):
+    """6 rows of width 8: they fit there; the same numbers as with nothing kept, in a second pass through the graph too."""
+    hidden, weight, _, targets = data(6, 8, 50, dtype=torch.float32)
+    how = dict(tile=(3, 7), compute=compute, **asked)
+    found = [linear_logp(hidden, weight, targets, keep=keep, **how) for keep in (1, 0)]
+    for name in ("logp", "entropy", "sum_p2") if asked else ("logp", "logp"):
+        got, want = (torch.autograd.grad(getattr(x, name).square().sum(), (hidden, weight), retain_graph=True) for x in found)
+        for x, y in zip(got, want, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-5 if compute == torch.float32 else 2e-2, atol=1e-5)
+    with Products() as seen:
+        linear_logp(hidden, weight, targets, keep=1, **how).logp.sum().backward()
+    with Products() as again:
+        linear_logp(hidden, weight, targets, keep=0, **how).logp.sum().backward()
+    assert len(seen.shapes) < len(again.shapes)
+
+
 def test_a_graph_can_be_gone_through_again_in_any_order():
     hidden, weight, _, targets = data()
     ours, theirs = linear_logp(hidden, weight, targets, entropy=True), naive(hidden, weight, None, targets)

@@ -1,5 +1,6 @@
 """Trees and packed rows give the numbers of padded rows, on every family of models that can be served; the others are left alone."""
 
+import contextlib
 import logging
 import random
 
@@ -10,6 +11,7 @@ from guerdon.errors import UserError
 from guerdon.policies import attention, packing, tree_attention
 from guerdon.policies.heads import Scorer
 from guerdon.policies.lora import Lora
+from guerdon.policies.network import Network
 from guerdon.policies.text import TextPolicy
 from guerdon.testing.models import small_model
 from guerdon.types import Batch, Prompt, Rollout
@@ -105,6 +107,23 @@ def test_equal_to_padded_rows(kind, lora, folders, monkeypatch):
             check_equal(values(policy, batch), expected)
         saved += packing.lay(batch.inputs, "packed").ids.numel() - packing.lay(batch.inputs, "tree").ids.numel()
     assert saved > 100
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3_text"])
+def test_a_tied_weight_gets_the_sum_of_its_gradients(kind, folders, monkeypatch):
+    policy, batch = TextPolicy.load(folders[kind]), batch_of(some_rows(0))
+    layer = policy.model.get_input_embeddings()
+    for need in ("logp", "hidden"):  # with the head and without it
+        gradients = []
+        for context in (Network.one_gradient, lambda self: contextlib.nullcontext()):
+            monkeypatch.setattr(TextPolicy, "one_gradient", context)
+            out = policy.forward(batch, frozenset({need}))
+            (out.logp if need == "logp" else out.extra["hidden"]).square().sum().backward()
+            gradients.append(layer.weight.grad)
+            layer.weight.grad = None
+        assert not gradients[0].is_sparse
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5 * float(gradients[1].abs().max()))
+    assert not layer.sparse
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])

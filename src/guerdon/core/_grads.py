@@ -82,16 +82,17 @@ class FullGrad:
 
 
 class Products:
-    """Gradients in hidden states, weight and bias, as tiles of gradients in the logits come in. wanted: which of the three."""
+    """Gradients in hidden states, weight and bias, as tiles of gradients in the logits come in. wanted: which of the three. home: where the
+    weight's is to go; a range of it may hold what is still read, and is written when the range is done."""
 
-    def __init__(self, policy: Logits, row: Tensor | None, wanted: tuple[bool, bool, bool]) -> None:
-        self.policy, self.grid = policy, policy.grid
+    def __init__(self, policy: Logits, row: Tensor | None, wanted: tuple[bool, bool, bool], home: Tensor | None) -> None:
+        self.policy, self.grid, self.home = policy, policy.grid, home
         hidden, weight, bias = policy.of[:3]
         self.row = policy.factor if row is None else row[:, None] * policy.factor
         # Zeroed where no tile would come by.
         new = torch.empty_like if len(hidden) else torch.zeros_like
         self.hidden = torch.zeros_like(hidden, dtype=policy.acc) if wanted[0] else None
-        self.weight = new(weight) if wanted[1] else None
+        self.weight = None if not wanted[1] else new(weight) if home is None else home
         self.bias = torch.zeros_like(bias, dtype=policy.acc) if bias is not None and wanted[2] else None
         self.left = (hidden * self.row).to(policy.compute) if wanted[1] else None
 
@@ -100,7 +101,8 @@ class Products:
         v, w = self.policy.range
         if self.weight is not None:
             part = self.weight[v:w]
-            self.part = part if part.dtype == self.policy.acc else self.grid.buffer("weight sum", part.shape, self.policy.acc)
+            own = part.dtype == self.policy.acc and self.home is None
+            self.part = part if own else self.grid.buffer("weight sum", part.shape, self.policy.acc)
 
     def add(self, a: int, b: int, g: Tensor) -> None:
         policy, (v, w) = self.policy, self.policy.range
@@ -116,7 +118,7 @@ class Products:
     def close(self) -> None:
         """End of a vocabulary range."""
         v, w = self.policy.range
-        if self.weight is not None and self.weight.dtype != self.policy.acc:
+        if self.weight is not None and self.part.data_ptr() != self.weight[v:w].data_ptr():
             self.weight[v:w] = self.part
 
     def _accumulate(self, into: Tensor, x: Tensor, y: Tensor, *, first: bool) -> None:
@@ -157,7 +159,7 @@ def gradients(
     """In hidden `(M, D)`, weight `(V, D)` and bias `(V,)`, None where not wanted. grads: of the results, None where unused."""
     alone = grads.logp is not None and all(g is None for g in grads[1:]) and not policy.of.softcap and not wanted[2]
     tiles = LogpGrad(policy, facts, grads) if alone else FullGrad(policy, ref, facts, grads)
-    products = Products(policy, tiles.row, wanted)
+    products = Products(policy, tiles.row, wanted, kept.grad)
     for v, w in policy.grid.columns():
         policy.turn_to(v, w)
         if ref is not None and not alone:

@@ -52,13 +52,23 @@ class Plan(NamedTuple):
 
 
 class Kept:
-    """`exp(x)` of the first tiles, as many as fit into `keep` bytes; the tiles are stored one after the other."""
+    """`exp(x)` of the first tiles, kept for the backward pass: those of a range of words in the place that the weight's gradient of these
+    words will take, where there will be one and all rows fit; else in `keep` bytes of their own, one tile after the other.
 
-    def __init__(self, grid: Grid, dtype: torch.dtype, flat: Tensor | None = None, keep: int = 0) -> None:
+    weight: what the gradient will look like, float32; None where there will be none. The gradient of a range must not be written before
+    its tiles have been read.
+    """
+
+    def __init__(self, grid: Grid, dtype: torch.dtype, keep: int, weight: Tensor | None) -> None:
         rows, columns = grid.shape
+        self.grad: Tensor | None = None
         self.rows = rows
-        size = min(rows * columns, keep // dtype.itemsize)
-        self.flat = torch.empty(size, dtype=dtype, device=grid.device) if flat is None else flat
+        if keep and rows and weight is not None and weight.dtype == torch.float32 and rows * dtype.itemsize <= weight.shape[1] * 4:
+            self.grad = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            self.flat = self.grad.view(dtype).view(-1)
+            self.rows = self.flat.numel() // columns
+        else:
+            self.flat = torch.empty(min(rows * columns, keep // dtype.itemsize), dtype=dtype, device=grid.device)
 
     def tile(self, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor | None:
         """The place of a tile, None where memory is over."""

@@ -52,9 +52,10 @@ def linear_logp(
     states of the same rows under a reference, and its head, which may be the same tensors.
     compute: dtype of the matrix products (default: autocast's where it is on, else the inputs' own; float16 is taken as float32). All
     else is float32 (float64 for float64 inputs), and results have that dtype. In bfloat16 the target's own logit is still exact.
-    keep: bytes of exponentials kept for the backward pass; what does not fit is computed again. tile: (rows, columns) of logits held at
-    a time. Neither changes a value by more than rounding. With both at their defaults memory beyond inputs, results and gradients is
-    bounded, whatever M and V are.
+    keep: bytes of exponentials kept for the backward pass; what does not fit is computed again. Where all fit into the memory that the
+    weight's gradient will take (M no more than 2 D in bfloat16, D in float32) they cost none, and keep does not count, but for 0.
+    tile: (rows, columns) of logits held at a time. None of it changes a value by more than rounding. With both at their defaults memory
+    beyond inputs, results and gradients is bounded, whatever M and V are.
 
     Differentiable once, in hidden, weight and bias (what needs no gradient costs none); through logp, entropy, sum_p2 and both KLs, not
     through the two of the top k, nor into the reference. Weight gradients are summed in float32. M = 0 gives empty tensors. A target
@@ -121,25 +122,25 @@ class _LinearLogp(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         with torch.autocast(hidden.device.type, enabled=False):
             policy, ref = plan.sides(Projection(hidden, weight, bias, plan.scale, plan.softcap))
-            kept = Kept(policy.grid, plan.compute, keep=plan.keep)
+            kept = Kept(policy.grid, plan.compute, plan.keep, weight if ctx.needs_input_grad[1] else None)
             sums = Sums(policy, ref, plan).sweep(kept)
             if sums.far():
                 sums = Sums(policy, ref, plan).sweep(kept)
             facts = facts_of(sums)
-        ctx.plan = plan
+        ctx.plan, ctx.kept = plan, kept
         sides = [x for side in (policy, ref) if side is not None for x in (side.target, side.shift)]
-        ctx.save_for_backward(hidden, weight, bias, kept.flat, *facts.out, facts.log_s, facts.ref_log_s, *sides)
+        ctx.save_for_backward(hidden, weight, bias, *facts.out, facts.log_s, facts.ref_log_s, *sides)
         ctx.mark_non_differentiable(*(x for x in facts.out[5:] if x is not None))
         return tuple(facts.out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, flat, *rest = ctx.saved_tensors
+        hidden, weight, bias, *rest = ctx.saved_tensors
         facts, plan = Facts(LinearLogp(*rest[:8]), *rest[8:10]), ctx.plan
         with torch.autocast(hidden.device.type, enabled=False):
             policy, ref = plan.sides(Projection(hidden, weight, bias, plan.scale, plan.softcap), rest[10:])
-            # The gradient of logp writes its targets into what was kept, the same values each time it is asked: no new version.
-            kept = Kept(policy.grid, plan.compute, flat.data)
+            # What was kept is used up by the first backward pass; a second one through the same graph computes it again.
+            kept, ctx.kept = ctx.kept or Kept(policy.grid, plan.compute, 0, None), None
             found = gradients(policy, ref, plan.targets, facts, LinearLogp(*grads), kept, ctx.needs_input_grad[:3])
         return (*found, None)

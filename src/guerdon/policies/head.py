@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from guerdon.core.logprob import LinearLogp, Projection, linear_logits, linear_logp
 from guerdon.errors import UserError
@@ -89,8 +90,8 @@ def takes_positions(model: Any) -> bool:
     return "position_ids" in inspect.signature(backbone(model).forward).parameters
 
 
-def head_of(model: Any) -> Head:
-    """The head of this model, read anew at each call: a load or an update may have replaced its tensors."""
+def head_of(model: Any, weight: Tensor | None = None) -> Head:
+    """The head of this model, read anew at each call: a load or an update may have replaced its tensors. weight: in place of its own."""
     causal = plain(model)
     layer = causal.get_output_embeddings()
     kept = getattr(layer, "modules_to_save", None)
@@ -98,7 +99,7 @@ def head_of(model: Any) -> Head:
         layer = kept[layer.active_adapters[0]]
     if type(layer).__module__.startswith("peft."):
         raise UserError("a low-rank adapter on the LM head is not supported", hint="leave lm_head out of the adapter's target modules")
-    weight = getattr(layer, "weight", None)
+    weight = getattr(layer, "weight", None) if weight is None else weight
     if not isinstance(layer, nn.Module) or not isinstance(weight, Tensor):
         raise UserError(f"{type(causal).__name__} has no linear LM head", hint="use a causal language model")
     config = causal.config.get_text_config()
@@ -107,6 +108,23 @@ def head_of(model: Any) -> Head:
     scale *= getattr(config, "lm_head_multiplier", None) or 1.0
     softcap = getattr(config, "final_logit_softcapping", None)
     return Head(weight, getattr(layer, "bias", None), float(scale), softcap)
+
+
+class Tied(torch.autograd.Function):
+    """A weight as two, for the embedding and for the head: the rows that the embedding read are added to the head's gradient in place.
+    Two dense gradients of all words would be summed otherwise."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        return weight.view_as(weight), weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, rows: Tensor | None, words: Tensor | None) -> Tensor | None:  # type: ignore[override]
+        if rows is None:
+            return words
+        return rows.to_dense() if words is None else words.add_(rows)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guerdon.policies.attention import attention, no_mask
 from guerdon.policies.compute import Compute, format_of, in_bfloat16, layers, recomputed
-from guerdon.policies.head import backbone, plain, takes_positions
+from guerdon.policies.head import Tied, backbone, plain, takes_positions
 from guerdon.policies.loading import quiet
 from guerdon.policies.lora import is_adapted, merged
 from guerdon.policies.packing import Layout, sizes
@@ -53,6 +53,7 @@ class Network:
         self.version = 0
         self.on_merged = False
         self._frozen: str | None = None
+        self._embedding: dict[str, Tensor] = {}  # inside `one_gradient`
 
     def run(self, module: Any, *args: Any, **inputs: Any) -> Any:
         """Call the model or a part of it as training does. Every forward pass that learns goes through here."""
@@ -82,9 +83,34 @@ class Network:
         if takes_positions(self.model):
             inputs["position_ids"] = position
         if tree is None:
-            return self.run(backbone(self.model), **inputs).last_hidden_state
+            return self.run(self._body(), **inputs).last_hidden_state
         with attention(self.model):
-            return self.run(backbone(self.model), tree=tree, attention_mask=no_mask(self.device), **inputs).last_hidden_state
+            return self.run(self._body(), tree=tree, attention_mask=no_mask(self.device), **inputs).last_hidden_state
+
+    def _body(self) -> Callable[..., Any]:
+        """The backbone; inside `one_gradient` with the embedding's own view of its weight."""
+        body = backbone(self.model)
+        if not self._embedding:
+            return body
+        return lambda **inputs: torch.func.functional_call(body, self._embedding, (), inputs, tie_weights=False)
+
+    @contextmanager
+    def one_gradient(self) -> Iterator[Tensor | None]:
+        """Gives the weight for the head to use, so that a tied embedding takes no second gradient of its size; None: the head's own."""
+        body, layer, head = backbone(self.model), plain(self.model).get_input_embeddings(), plain(self.model).get_output_embeddings()
+        weight = getattr(layer, "weight", None)
+        name = next((n for n, p in body.named_parameters() if p is weight), None)
+        learns = torch.is_grad_enabled() and weight is not None and weight.requires_grad
+        if not (learns and name and isinstance(layer, torch.nn.Embedding) and getattr(head, "weight", None) is weight):
+            yield None
+            return
+        own, words = Tied.apply(weight)  # type: ignore[misc]
+        before = layer.sparse
+        self._embedding, layer.sparse = {name: own}, True
+        try:
+            yield words
+        finally:
+            self._embedding, layer.sparse = {}, before
 
     def sizes(self, batch: Batch) -> Int[Tensor, " N"]:
         """Tokens of each row, for `Learner(micro_tokens=)`; see `packing.sizes`."""

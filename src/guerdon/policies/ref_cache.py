@@ -8,6 +8,7 @@ a digest of everything that the bits depend on.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -149,6 +150,7 @@ class Once:
         later = {step for step in (self.first_steps, self.steps - 1) if self.first_steps <= step < self.steps}
         if not any(len(self._look_up(self.first_at(step), self.batch_at(step))[1]) for step in later):
             self.ref = None
+            gc.collect()  # a model lies in a cycle, and the memory is wanted now
 
 
 def names_of(batch: Batch) -> list[bytes]:

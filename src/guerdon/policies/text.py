@@ -253,10 +253,11 @@ class TextPolicy(Network):
             raise UserError(f"a text policy does not give {unknown[0]!r}", hint=nearest(unknown[0], self.NEEDS))
         groups = self._groups(batch.inputs)
         parts = [lay({k: v[rows] for k, v in batch.inputs.items()}, self.layout) for rows in groups]
-        hidden = torch.cat([self._states(part) for part in parts])
+        with self.one_gradient() as weight:
+            hidden = torch.cat([self._states(part) for part in parts])
         target, taken = torch.cat([p.target for p in parts]), torch.cat([p.taken for p in parts])
         back = torch.argsort(torch.cat(groups))
-        head, temperature = head_of(self.model), self.temperature or 1.0
+        head, temperature = head_of(self.model, weight), self.temperature or 1.0
         facts = head.facts(need, hidden, target, temperature, compute=self.compute)
         extra = {name: spread(x, taken)[back] for name, x in facts.items()}
         if "hidden" in need:
