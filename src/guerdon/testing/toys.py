@@ -78,6 +78,10 @@ class ToyPolicy(torch.nn.Module):
         """The letters of a response."""
         return "".join(self.letters[a - 1] for a in actions.tolist() if a)
 
+    def pieces(self, rollout: Rollout) -> list[str]:
+        """Each decision as text; the stop writes nothing."""
+        return [self.letters[a - 1] if a else "" for a in self.encode(rollout).actions.tolist()]  # type: ignore[union-attr]
+
     def encode(self, rollout: Rollout) -> Rollout:
         """The rollout with the decisions that write `rollout.content`: its letters, and the stop unless it ended by length."""
         if rollout.actions is not None:
