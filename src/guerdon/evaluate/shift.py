@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from guerdon.core import preference
 from guerdon.core.rng import Key
 from guerdon.core.stats import Interval
 from guerdon.errors import UserError
-from guerdon.evaluate.tables import Cell
 from guerdon.learn.verbs import ordered
 from guerdon.types import Preference, Reward
 
@@ -70,7 +69,7 @@ def judged(name: str, items: Sequence[Preference], rewards: Sequence[Reward], *,
     return Judged(name, torch.stack(right), torch.tensor(pairs, dtype=torch.float64), left_out)
 
 
-def comparison(home: Sequence[Judged], away: Sequence[Judged], key: Key) -> tuple[list[dict[str, Cell]], Labeller]:
+def comparison(home: Sequence[Judged], away: Sequence[Judged], key: Key) -> tuple[list[dict[str, Any]], Labeller]:
     """The table of an explicit reward (the first of each) and an implicit one (the second), and which of them should label.
 
     home: of the distribution trained on (what was trained on, what was held out: the last one counts); away: of the shifted ones.
@@ -84,12 +83,12 @@ def comparison(home: Sequence[Judged], away: Sequence[Judged], key: Key) -> tupl
     drawn = torch.stack([part.draws(key) for part in away]).mean(0)
     rows.append(row("mean of the shifted", mean, drawn, sum(int(p.pairs.sum()) for p in away), sum(p.left_out for p in away)))
     rows.append(row("shifted minus home", mean - home[-1].accuracy, drawn - home[-1].draws(key), None, None))
-    _, low, high = rows[-2]["drop"]  # type: ignore[misc]  # row() puts an Interval there
+    _, low, high = rows[-2]["drop"]
     return rows, "explicit" if low > 0 else "implicit" if high < 0 else "either"
 
 
-def row(name: str, accuracy: Tensor, drawn: Tensor, pairs: int | None, left_out: int | None) -> dict[str, Cell]:
-    """A line of the table. accuracy: `(2,)`; drawn: `(samples, 2)`."""
+def row(name: str, accuracy: Tensor, drawn: Tensor, pairs: int | None, left_out: int | None) -> dict[str, Any]:
+    """A line of the table (`tables.Cell`s). accuracy: `(2,)`; drawn: `(samples, 2)`."""
     both = torch.cat((accuracy, (accuracy[0] - accuracy[1])[None])), torch.cat((drawn, drawn[:, :1] - drawn[:, 1:]), 1)
     ends = both[1].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     columns = {
