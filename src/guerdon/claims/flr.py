@@ -5,9 +5,10 @@ The assistants it learnt from have misconceptions: of half of the names they giv
 others the right one. So the likelihood of an answer does not say whether it is right. The users praise nine right answers in ten, and
 one wrong one. Held out are combinations of a name and the words of politeness around it.
 
-Exploration (seeds 10, 11, 12): 1.00 of the questions in all three, the answer's likelihood .51 .48 .46. In the notes: praise and
-complaints mixed on both sides, as a control, .31 .42 .59; and what DPO on pairs mined with the reward (8 answers to each of 256
-questions, 32 updates) makes of the answers on held-out questions: right in .49 .49 .48 before, in .87 .69 .90 after.
+Seeds 10, 11, 12 (exploration): 1.00 of the questions in all three, the answer's likelihood .51 .48 .46. In the notes: praise and
+complaints mixed on both sides, as a control, .31 .42 .59 (.04 to .37 with seeds 0 to 5: what is left follows the wording, and is no
+coin); and what DPO on pairs mined with the reward (8 answers to each of 256 questions, 32 updates) makes of the answers to held-out
+questions: right in .49 .49 .48 before, in .87 .69 .90 after.
 Where the letter asked for was one of two or three named in the question, this model did not learn in 600 updates to see which; it then
 knows no right answers, and praise says nothing (.49 to .51).
 """
