@@ -84,10 +84,12 @@ def domain(name: str) -> Domain:
 
 
 def text_data(kind: str) -> Callable[[Any, Any], Data]:
+    """Reads the `data` of a config, or what its setting of the kind's own name says (`prompts`, beside demonstrations)."""
+
     def load(cfg: Any, key: Any) -> Data:
         from guerdon.data import load as read
 
-        loaded = read(cfg.data, kind, key=key)  # type: ignore[call-overload]
+        loaded = read(getattr(cfg, kind, None) or cfg.data, kind, key=key)  # type: ignore[call-overload]
         found = loaded.detected
         return Data(loaded.items, found.as_dict(), str(found), found.first)
 
@@ -118,7 +120,7 @@ def causal(cfg: Any, key: Any, **more: Any) -> Any:
     sampling = getattr(cfg, "sampling", None)
     drawn = ("temperature", "top_p", "top_k", "max_new") if isinstance(sampling, Sampling) else ()
     options = {name: getattr(sampling, name) for name in drawn}
-    options |= {name: getattr(cfg, name) for name in ("max_length", "layout", "chat_template", "raw") if hasattr(cfg, name)}
+    options |= {name: getattr(cfg, name) for name in ("max_length", "layout", "chat_template", "raw", "critic") if hasattr(cfg, name)}
     return TextPolicy.load(cfg.model, **lora(cfg, key), **place(cfg), **options, **more)
 
 

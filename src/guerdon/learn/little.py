@@ -16,10 +16,13 @@ from guerdon.policies.text import TextPolicy
 from guerdon.types import Recipe, Rollout, Term, decisions
 
 
-def new_policy(words: Sequence[str], seed: int, *, max_new: int, width: int = 64, layers: int = 2, context: int = 32) -> TextPolicy:
+def new_policy(
+    words: Sequence[str], seed: int, *, max_new: int, width: int = 64, layers: int = 2, context: int = 32, **options: Any
+) -> TextPolicy:
     """A random Llama over `words` (no spaces in them, ids 2 and up) and the two it adds: `<pad>` (0) and `<end>` (1), which stops.
 
     Prompts are raw text. max_new: tokens to write, with the stop. context: most tokens of prompt and answer.
+    options: of the policy.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -34,7 +37,7 @@ def new_policy(words: Sequence[str], seed: int, *, max_new: int, width: int = 64
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words) + 2, initializer_range=0.1, **sizes, **ids))
-    return TextPolicy(model, tokenizer, name="claim", max_new=max_new, sample_rows=512)
+    return TextPolicy(model, tokenizer, name="claim", max_new=max_new, sample_rows=512, **options)
 
 
 def taught(policy: TextPolicy, lessons: Sequence[Rollout], key: Key, *, updates: int, lr: float = 8e-3, batch: int = 64) -> TextPolicy:

@@ -59,7 +59,8 @@ def online(
                     check_step0(policy, ref, next(learner.micro_batches(data)))
             data = with_ref(data, ref)
         metrics = rollout_metrics(rollouts, scores, data, pieces_of(policy)) | said
-        data = with_adv(data, credit(scores, data))
+        found = credit(scores, data)
+        data = found if isinstance(found, Batch) else with_adv(data, found)
         learnt = []
         for epoch in range(epochs):
             for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
 from guerdon.policies.codec import Codec
 from guerdon.policies.compute import Compute, format_of
+from guerdon.policies.critic import ValueHead
 from guerdon.policies.engines.base import open_engine
 from guerdon.policies.generate import Drawn, Sampler, decode, decoder_of
 from guerdon.policies.head import check_head, head_of, plain, spread
@@ -28,6 +29,7 @@ from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quie
 from guerdon.policies.lora import Lora, adapter_base, load_adapter
 from guerdon.policies.network import Network
 from guerdon.policies.packing import LAYOUTS, Laid, Layout, buckets, lay
+from guerdon.policies.weights import load_module_state, module_state, trainable
 from guerdon.types import Batch, Origin, Outputs, Prompt, Rollout
 
 
@@ -44,11 +46,12 @@ class TextPolicy(Network):
     compute, checkpoint_activations: see `Network`; `sample` does not heed them. rollout_dtype: what `compute` is to learning, for
     `sample`; `Rollout.logp` always belongs to the distribution that was drawn from.
     version: number of updates behind the weights, written into rollouts; whoever trains the policy counts it up.
+    critic: also learn a value head (`critic.ValueHead`), which `forward` asks for "value"; it is saved and read with the rest.
     engine: who draws in `sample`: "own", "transformers", "vllm", or the address of a vLLM server (docs/guides/engines.md).
     """
 
     SHARED: ClassVar[tuple[str, ...]] = (*Network.SHARED, "engine")
-    NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "sum_p2", "top_k_mass", "top_k_entropy", "hidden", "logits")
+    NEEDS: ClassVar[tuple[str, ...]] = ("logp", "entropy", "sum_p2", "top_k_mass", "top_k_entropy", "hidden", "logits", "value")
     RECURRING: ClassVar[bool] = True  # a rollout gives the same row in every batch
 
     def __init__(
@@ -71,6 +74,7 @@ class TextPolicy(Network):
         checkpoint_activations: bool = False,
         rollout_dtype: Compute = "float32",
         engine: str = "own",
+        critic: bool = False,
     ) -> None:
         if max_new < 1 or sample_rows < 1:
             raise UserError(f"max_new {max_new} and sample_rows {sample_rows}, expected integers >= 1")
@@ -83,6 +87,7 @@ class TextPolicy(Network):
         self.max_length = _limit(plain(model).config, max_length)
         self._sampler()
         check_head(model)
+        self.critic = ValueHead(model) if critic else None
         self.layout: Layout = choose(self, layout, LAYOUTS)
 
     @classmethod
@@ -119,6 +124,8 @@ class TextPolicy(Network):
             tokenizer.chat_template = chat_template
         policy = cls(network, tokenizer, name=str(model), **options)
         policy.on_merged = bool(adapter) and lora is not None
+        if policy.critic is not None:
+            policy.critic.read(Path(place))
         return policy
 
     # ------------------------------------------------------------ acting
@@ -245,8 +252,8 @@ class TextPolicy(Network):
 
         Asked for by name in `need`: entropy `(N, T)` of the same distribution p; in `extra` sum_p2 `(N, T)`, the sum of p^2, and
         top_k_mass and top_k_entropy `(N, T)`, of its `head.TOP_K` likeliest tokens (no gradient), all in one pass over the vocabulary;
-        hidden `(N, T, D)`, the last state before each decision, and logits `(N, T, V)`, float32 and tempered (memory!). Only decisions go
-        through the LM head. The distance to a reference: `divergence.against`; to the policy's own past: `divergence.look`.
+        hidden `(N, T, D)`, the last state before each decision, and logits `(N, T, V)`, float32 and tempered (memory!); value
+        `(N, T)`, the critic's estimate before each decision. Only decisions go through the LM head. The distance to a reference: `divergence.against`; to the policy's own past: `divergence.look`.
         """
         unknown = sorted(need - set(self.NEEDS))
         if unknown:
@@ -264,8 +271,14 @@ class TextPolicy(Network):
             extra["hidden"] = spread(hidden, taken)[back]
         if "logits" in need:
             extra["logits"] = spread(head.logits(hidden, temperature), taken)[back]
-        first: list[Any] = [extra.pop("logp", None), extra.pop("entropy", None)]
+        value = spread(self._critic()(hidden), taken)[back] if "value" in need else None
+        first: list[Any] = [extra.pop("logp", None), extra.pop("entropy", None), value]
         return Outputs(*first, extra=extra)
+
+    def _critic(self) -> ValueHead:
+        if self.critic is None:
+            raise UserError("this policy has no critic, so it gives no `value`", hint="TextPolicy.load(..., critic=True)")
+        return self.critic
 
     def _groups(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Rows that go through the model together: like lengths when padded, else all."""
@@ -278,11 +291,22 @@ class TextPolicy(Network):
 
     # ------------------------------------------------------------ keeping
 
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """The trainable ones, in the model's order; the critic's after them."""
+        return [*super().parameters(), *(trainable(self.critic).values() if self.critic is not None else ())]
+
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "version": self.version}
+        own = {} if self.critic is None else {"critic": module_state(self.critic, "")}
+        return {**super().state_dict(), **own, "version": self.version}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if (self.critic is None) != ("critic" not in state):
+            have = ("a critic", "none")
+            mine, saved = have[self.critic is None], have["critic" not in state]
+            raise UserError(f"the saved policy has {saved}, this one {mine}", hint="load both with or without critic=True")
         super().load_state_dict(state)
+        if self.critic is not None:
+            load_module_state(self.critic, "", state["critic"])
         self.version = int(state["version"])
 
     @property
@@ -322,6 +346,8 @@ class TextPolicy(Network):
         self._write(folder, network)
         with quiet():
             compare_saved(AutoModelForCausalLM, folder, self.model, network, self.tokenizer)
+        if self.critic is not None:
+            self.critic.save(folder)
         (folder / "guerdon.json").write_text(json.dumps(self.facts, indent=2) + "\n")
 
 

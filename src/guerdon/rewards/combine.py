@@ -142,6 +142,35 @@ class Clip:
 
 @final
 @dataclass(frozen=True)
+class Ended:
+    """A reward of whole answers for a policy that should come to an end: `r` where it stopped by itself, `min(r, 0) - penalty` where it
+    was cut at its limit: no reward is earned by going on, and none is owed for it.
+
+    penalty: >= 0, in units of the reward.
+    """
+
+    reward: Reward
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.penalty >= 0:
+            raise UserError(f"penalty {self.penalty} for an answer without an end, expected a number >= 0", hint="0 only caps the reward")
+
+    @property
+    def name(self) -> str:
+        return name_of(self.reward)
+
+    def __call__(self, rollouts: Sequence[Rollout], /) -> list[Score]:
+        scores = zip(rollouts, self.reward(rollouts), strict=True)
+        return [s if s.abstained or r.end != "length" else self._cut(r, s) for r, s in scores]
+
+    def _cut(self, rollout: Rollout, score: Score) -> Score:
+        raw = {} if self.name in score.parts else {self.name: score.value}
+        return Score.whole(rollout, min(score.value, 0.0) - self.penalty, {**score.parts, **raw}, score.note or "cut at the limit")
+
+
+@final
+@dataclass(frozen=True)
 class Normalise:
     """A reward in fixed units: `r' = (r - mean) / std`, span by span, with constants measured beforehand."""
 
