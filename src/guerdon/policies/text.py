@@ -252,8 +252,9 @@ class TextPolicy(Network):
 
         Asked for by name in `need`: entropy `(N, T)` of the same distribution p; in `extra` sum_p2 `(N, T)`, the sum of p^2, and
         top_k_mass and top_k_entropy `(N, T)`, of its `head.TOP_K` likeliest tokens (no gradient), all in one pass over the vocabulary;
-        hidden `(N, T, D)`, the last state before each decision, and logits `(N, T, V)`, float32 and tempered (memory!); value
-        `(N, T)`, the critic's estimate before each decision. Only decisions go through the LM head. The distance to a reference: `divergence.against`; to the policy's own past: `divergence.look`.
+        hidden `(N, T, D)`, the last state before each decision, and logits `(N, T, V)`, float32 and tempered (memory!); value `(N, T)`,
+        the critic's estimate before each decision. Only decisions go through the LM head. The distance to a reference:
+        `divergence.against`; to the policy's own past: `divergence.look`.
         """
         unknown = sorted(need - set(self.NEEDS))
         if unknown:
