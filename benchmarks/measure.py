@@ -68,9 +68,8 @@ def measure(workload: Workload, settings: Settings) -> dict[str, Any]:
     sides = {SAME if two else TRL: trl, GUERDON: guerdon}
     if workload.kind == "sample":
         sides[NARROW] = ours.build_narrow_sampling(workload, settings)
-    if workload.kind == "dpo":
-        sides[FIRST] = ours.build_first_epoch(workload, settings)
     if workload.kind in ("dpo", "kto"):
+        sides[FIRST] = ours.build_first_epoch(workload, settings)
         early = theirs.build(workload, settings, precomputed=True)
         early()
         sides[EARLY if two else "trl, reference precomputed"] = early

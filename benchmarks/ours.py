@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -20,9 +21,9 @@ from guerdon.config import Optim
 from guerdon.core.reduce import seq_mean_token_mean, token_mean
 from guerdon.core.rng import Key
 from guerdon.learn.learner import Learner, learner_for
-from guerdon.learn.verbs import pair_batch, update_with_ref, with_adv
+from guerdon.learn.verbs import with_adv
 from guerdon.papers import grpo
-from guerdon.policies.refs import Frozen
+from guerdon.policies.text import TextPolicy
 from guerdon.rewards.lift import pointwise
 from guerdon.types import Preference, Prompt, Recipe, Rollout, Term, decisions
 
@@ -42,15 +43,14 @@ def folder_of(workload: Workload, settings: Settings) -> Path:
 
 
 def build_pairs(workload: Workload, folder: Path, settings: Settings) -> Step:
-    """DPO and the reward model: every step sees all pairs, so from the second on DPO knows the reference's log-probabilities."""
+    """DPO and the reward model: every step sees all pairs, so from the second on DPO (and KTO) know the reference's log-probabilities."""
     return stepper(recipe_of_pairs(workload, folder, settings), settings)
 
 
 def build_first_epoch(workload: Workload, settings: Settings) -> Step:
-    """DPO that asks the reference in every step, as it does in its first epoch."""
-    learner = learner_of(recipe_of_pairs(workload, folder_of(workload, settings), settings))
-    ref, items = Frozen(learner.policy), pairs(workload)
-    return lambda: Done(update_with_ref(learner, pair_batch(learner.policy, items), ref))
+    """DPO or KTO that asks the reference in every step, as it does in its first epoch."""
+    with patch.object(TextPolicy, "RECURRING", False):
+        return build(workload, settings)
 
 
 def recipe_of_pairs(workload: Workload, folder: Path, settings: Settings) -> Recipe:

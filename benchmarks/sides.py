@@ -1,7 +1,7 @@
 """Names of what is timed."""
 
 GUERDON = "guerdon"
-FIRST = "guerdon, first epoch"  # DPO that still asks the reference
+FIRST = "guerdon, first epoch"  # DPO or KTO that still asks the reference
 NARROW = "guerdon, bfloat16 rollouts"
 PLAIN = "guerdon, system allocator"
 TRL = "trl"

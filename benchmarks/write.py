@@ -18,9 +18,9 @@ HOW = """\
   `guerdon run` takes by default (`compute=auto`): bfloat16 products where the hardware has them.
 - **Allocator.** The C library returns large temporaries to the kernel and the kernel clears their pages again at the next step.
   `guerdon run` tells it not to. That helps anybody's code, so a second column gives TRL the same setting. TRL is timed first as it comes.
-- **Reference.** It doesn't change, so for DPO Guerdon computes its log-probabilities once for each row, in the first epoch, and keeps
-  them; the factors are those of later epochs, the time of a first epoch's step stands in brackets. In KTO both sides compute them in
-  every step. TRL can compute them before training instead, with `precompute_ref_log_probs=True`: the third column.
+- **Reference.** It doesn't change, so for DPO and KTO Guerdon computes its log-probabilities once for each row, in the first epoch, and
+  keeps them; the factors are those of later epochs, the time of a first epoch's step stands in brackets. TRL can compute them before
+  training instead, with `precompute_ref_log_probs=True`: the third column.
 - **Prompts.** Pairs and groups share their prompt, which Guerdon runs once. The rows of SFT and KTO have a prompt each: nothing to share.
 - **Sampling** is `generate` as `GRPOTrainer` calls it. Guerdon draws in float32 unless `rollout_dtype` asks for bfloat16; the time of that
   stands in brackets, and the factors are those of float32. Speeds are of completion tokens; in every other workload tokens are those
