@@ -65,7 +65,7 @@ def lesson(words: list[str]) -> Rollout:
 def continuations(policy: TextPolicy, texts: list[list[str]], key: Key) -> list[float]:
     """The share of repeated four-grams (rep-4) in each greedy continuation."""
     asked = [Prompt(str(i), " ".join(["begin", *words[:GIVEN]])) for i, words in enumerate(texts)]
-    return [1 - distinct_n([r.actions.tolist()], 4) for r in policy.sample(asked, 1, key, temperature=0.0, max_new=WRITTEN)]
+    return [1 - distinct_n([r.content.split()], 4) for r in policy.sample(asked, 1, key, temperature=0.0, max_new=WRITTEN)]
 
 
 def more(start: TextPolicy, lessons: list[Rollout], key: Key, rate: float) -> TextPolicy:
