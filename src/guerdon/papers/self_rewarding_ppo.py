@@ -7,6 +7,7 @@ answers, also of kinds that were never demonstrated.
 Left out: nothing of what is known of the method. Its hyper-parameters are not published: all but the reward are house choices.
 Options: an answer that does not end by itself gets no positive reward and `missing_end` less; a moving leash is none: `kl` is to the
 fine-tuned model alone. `whiten` divides token rewards by their deviation in the batch; advantages are whitened in any case.
+The reward has no upper bound and can be gamed (the claim has numbers): small rates, few steps, and an eye on the answers.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Config(Checked):
     model: str = knob("tiny", "the base model: tiny, a folder, or a hub name")
     data: str = knob("human-ratings:movie", "demonstrations: a file, a folder, a hub name, or a named source")
     prompts: str | None = knob(None, "prompts for PPO, without answers; none: those of the demonstrations")
-    kl: float = knob(0.02, "KL penalty to the fine-tuned model in each token's reward, per nat", at_least=0)
+    kl: float = knob(0.05, "KL penalty to the fine-tuned model in each token's reward, per nat", at_least=0)
     missing_end: float = knob(1.0, "taken off the reward of an answer that was cut at its limit", unit="nats", at_least=0)
     whiten: bool = knob(True, "divide the batch's token rewards by their standard deviation")
     gamma: float = knob(1.0, "discount of later rewards", above=0, at_most=1)
@@ -70,7 +71,7 @@ class Config(Checked):
     value_clip: float = knob(0.2, "clip range of the critic around its values at sampling", above=0)
     value_coef: float = knob(0.1, "weight of the critic's loss", at_least=0)
     batch: int = knob(16, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
-    epochs: int = knob(2, "passes over a step's answers", at_least=1)
+    epochs: int = knob(1, "passes over a step's answers", at_least=1)
     steps: int = knob(40, "steps of sampling and learning", unit="steps", at_least=1)
     sampling: Sampling = Sampling(n=1, max_new=28)
     sft: Sft = Sft()
