@@ -10,7 +10,8 @@ of 120 updates), .98 .96 .98 after PPO. Its reward rose from .87 .74 .81 nats in
 kept their length (4.0 tokens) and named the right things (.99 or more in all arms).
 The reward can be gamed. When one word in ten of the teacher's was of the other style and both kinds were fancy half of the time (seed 10,
 40 steps), at rate 5e-4, two passes and a KL penalty of .02 right answers fell from .99 to 0 while the reward went from .6 to 4.1 nats; at
-2e-4 and .05 to .03, at 2e-4 and .2 to .48, at 1e-4, one pass and .05 to .88, for 5 more points of style. In the setting here 2e-4 took right answers to `tell` from 1.00 to .55 (those to `list` stayed).
+2e-4 and .05 to .03, at 2e-4 and .2 to .48, at 1e-4, one pass and .05 to .88, for 5 more points of style. In the setting here 2e-4
+took right answers to `tell` from 1.00 to .55 (those to `list` stayed).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ PAPER = Paper(
     family="likelihood training",
     idea="On texts that repeat a sentence, teach each copy a fraction of the probability of the copy before",
     uses=("demos", "core.repetition.self_decay", "data.repeat.repeated"),
-    claim="Against as many steps of maximum likelihood, greedy continuations repeat fewer four-grams at no higher perplexity",
+    claim="Against as many steps of maximum likelihood, greedy continuations repeat fewer four-grams at about the same perplexity",
     full_size="guerdon run ditto --model openai-community/gpt2-large --data my-texts.jsonl --block 1024 --batch 8 --steps 10000 --lr 1e-5",
 )
 
