@@ -40,6 +40,10 @@ def text_lora(folder):
     return text(folder, lora=Lora(2, 4.0, "all-linear", 0))
 
 
+def text_critic(folder):
+    return text(folder, critic=True)
+
+
 def control(folder):
     from guerdon.policies.control import ControlPolicy, load_prompts
 
@@ -67,7 +71,7 @@ def diffusion(folder):
 
 CASES = {
     "ToyPolicy": [toy],
-    "TextPolicy": [text, text_packed, text_tempered, text_lora],
+    "TextPolicy": [text, text_packed, text_tempered, text_lora, text_critic],
     "ControlPolicy": [control, control_gaussian],
     "DiffusionPolicy": [diffusion],
 }
