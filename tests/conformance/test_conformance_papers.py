@@ -21,7 +21,10 @@ NAMES = catalog.names()
 ROWS = {card.name for card in catalog.cards() if card.name != card.module}  # of tables: no claim of their own
 SMALL = {"steps": 4, "batch": 3, "rounds": 2, "steps_per_round": 2, "prompts_per_round": 3, "n": 4, "sampling": Sampling(n=4, max_new=6)}
 SMALL |= {"objectives": ("dpo", "hinge"), "seeds": 2, "pairs": 6, "test_pairs": 4, "base_steps": 2}  # a survey
+SMALL |= {"block": 6}  # tokens that a toy writes at most
 SMALL |= {"held_out": (), "match": 0.0}  # test data that a toy could not read
+SMALL |= {"labels": ("a", "b"), "sft_steps": 1, "seed_steps": 1}  # what a toy can say; short warm-ups
+SMALL |= {"iterations": 1, "prompts_per_iteration": 3, "steps_per_phase": 2, "pairs_per_round": 3}
 GROUPS = (Optim, Sampling, LoraConfig)
 FOUNDATION = {"bradley_terry", "dpo", "grpo", "best_of_n", "prime", "reinforce", "diffusion_dpo"}
 
@@ -103,8 +106,8 @@ def build_on_toys(name):
     method = catalog.load(name)
     fields = {f.name for f in dataclasses.fields(method.Config)}
     cfg = dataclasses.replace(method.Config(), **{k: v for k, v in SMALL.items() if k in fields})
-    if "pretrain" in fields:
-        cfg = dataclasses.replace(cfg, pretrain=dataclasses.replace(cfg.pretrain, steps=2, batch=3))
+    for warm_up in fields & {"pretrain", "sft"}:
+        cfg = dataclasses.replace(cfg, **{warm_up: dataclasses.replace(getattr(cfg, warm_up), steps=2, batch=3)})
     given = {
         "policy": lambda: ToyPolicy(spread=0.2),
         "prm": lambda: ToyPolicy(spread=0.2),
