@@ -65,6 +65,13 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     one.add_argument("name", metavar="NAME")
     one.add_argument("--seeds", metavar="S,S,...", help="seeds (default: the claim's own)")
     one.add_argument("--json", action="store_true", help="print JSON")
+    one = command("convert", "write preference data in another layout, changed by transforms")
+    one.add_argument("data", metavar="DATA", help="a file, a folder, a hub name or a named source, as for --data")
+    one.add_argument("out", metavar="OUT", help="the JSONL file to write")
+    one.add_argument("--lists", action="store_true", help="keep ranked lists of responses (default: pairs)")
+    one.add_argument("--layout", metavar="NAME", help="columns to write (default: prompt, chosen, rejected; of lists: responses, scores)")
+    one.add_argument("--transforms", default="", metavar="T,T,...", help="changes, in this order (see `guerdon run dpo --help`)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     one = command("report", "write one HTML file about one or more runs")
     one.add_argument("dirs", nargs="+", metavar="DIR", help="run folders, or folders of runs")
     one.add_argument("--out", metavar="FILE", help="the HTML file (default: report.html in the first folder)")
@@ -371,6 +378,21 @@ def conclude(verdict: Verdict, console: Any) -> None:
     console.print(f"  holds: [bold]{'yes' if verdict.holds else 'no'}[/bold] ({verdict.seconds:.1f} s)", highlight=False)
 
 
+def convert(args: argparse.Namespace) -> int:
+    """The keys are those of a run with this seed, so that a run sees the same transformed rows."""
+    from guerdon.core.rng import Key
+    from guerdon.data import load, write_jsonl
+    from guerdon.data.transforms import apply
+
+    key = Key(args.seed)
+    loaded = load(args.data, "pools" if args.lists else "pairs", key=key.fold("data"))
+    specs = [spec.strip() for spec in args.transforms.split(",") if spec.strip()]
+    items, notes = apply(loaded.items, specs, key=key.fold("transforms"))
+    count = write_jsonl(args.out, items, layout=args.layout)
+    print("\n".join([str(loaded.detected).partition("\nfirst:")[0], *notes, f"{count} lines: {args.out}"]))
+    return 0
+
+
 def report(args: argparse.Namespace) -> int:
     from guerdon.report import write
 
@@ -387,5 +409,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": lambda args: train_or_check(parser()[1]["check"], "check", [args.name]),
     "resume": resume,
     "reproduce": reproduce,
+    "convert": convert,
     "report": report,
 }

@@ -153,3 +153,27 @@ def test_a_method_without_preferences_refuses_them(data):
     method, cfg = assemble.configure("dpo", {"data": data, "transforms": "drop_tiez"})
     with pytest.raises(UserError, match="did you mean 'drop_ties'"):
         assemble.prepare(method, cfg)
+
+
+def test_a_converted_file_is_what_a_run_would_see(data, tmp_path, capsys):
+    out = tmp_path / "noisy.jsonl"
+    assert cli.main(["convert", data, str(out), "--transforms", "least_gap=3, flip=0.5", "--layout", "hh-rlhf", "--seed", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "8 pairs (plain) from 8 rows, layout 'preference'" in said
+    assert "least_gap=3: 6 of 8 preferences left" in said
+    assert f"6 lines: {out}" in said
+    method, cfg = assemble.configure("dpo", {"data": data, "transforms": "least_gap=3,flip=0.5", "seed": 4})
+    seen = assemble.prepare(method, cfg).data["pairs"].items
+    found = load(out, "pairs")
+    assert found.detected.layout == "hh-rlhf"
+    assert [[r.content for r in p.ranked] for p in found.items] == [[r.content for r in p.ranked] for p in seen]
+    assert [p.prompt.meta.get("flipped", False) for p in found.items] == [p.prompt.meta.get("flipped", False) for p in seen]
+
+
+def test_converting_what_does_not_fit(data, tmp_path, capsys):
+    out = tmp_path / "x.jsonl"
+    assert cli.main(["convert", data, str(out), "--layout", "hh"]) == 2
+    assert "unknown layout of preferences 'hh'" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main(["convert", data, str(out), "--lists", "--layout", "pool"]) == 0
+    assert json.loads(out.read_text().splitlines()[0])["responses"] == ["right 1", "wrong 1"]

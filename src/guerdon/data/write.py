@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from guerdon.data.write_pairs import rows_of, said
 from guerdon.errors import UserError
 from guerdon.types import Preference, Prompt, Rollout
 
@@ -16,36 +17,27 @@ from guerdon.types import Preference, Prompt, Rollout
 def to_row(item: Prompt | Preference | Rollout) -> dict[str, Any]:
     """The item as a row: `prompt` + (nothing | `chosen`, `rejected` | `completion` [, `label`] | `completions`, `labels` | `responses`,
     `scores`), `id`, and the prompt's meta as further columns. Answers to chat prompts are written as messages."""
+    if isinstance(item, Preference):
+        [row] = rows_of(item, "pool" if "scores" in item.prompt.meta or len(item.ranked) != 2 else "preference")
+        return row
     prompt = item if isinstance(item, Prompt) else item.prompt
     meta = dict(prompt.meta)
     row: dict[str, Any] = {"id": prompt.id, "prompt": prompt.content}
-    if isinstance(item, Preference) and len(item.ranked) == 2:
-        row |= {"chosen": _said(item.ranked[0]), "rejected": _said(item.ranked[1])}
-        row |= {"margin": item.margin} if item.margin is not None else {}
-        row |= {"label": item.label} if item.label != 1 else {}
-    elif isinstance(item, Preference):
-        ranks = [float(len(item.ranked) - i) for i in range(len(item.ranked))]
-        row |= {"responses": [_said(r) for r in item.ranked], "scores": meta.pop("scores", ranks)}
-    elif isinstance(item, Rollout) and "step_texts" in meta:
+    if isinstance(item, Rollout) and "step_texts" in meta:
         labels = [None if math.isnan(x) else x for x in meta.pop("step_labels")]
         row |= {"completions": meta.pop("step_texts"), "labels": labels, "step_joint": meta.pop("step_joint", "\n")}
     elif isinstance(item, Rollout) and item.prompt.content == "":
         row = {"id": prompt.id, "text": item.content}
     elif isinstance(item, Rollout):
-        row |= {"completion": _said(item)}
-    if isinstance(item, Preference) and item.source:
-        row["source"] = item.source
+        row |= {"completion": said(item)}
     return row | {k: v for k, v in meta.items() if k not in row}
 
 
-def _said(rollout: Rollout) -> Any:
-    if isinstance(rollout.prompt.content, list) and isinstance(rollout.content, str):
-        return [{"role": "assistant", "content": rollout.content}]
-    return rollout.content
+def write_jsonl(path: str | Path, items: Iterable[Prompt | Preference | Rollout], *, layout: str | None = None) -> int:
+    """Write items one a line; the number of lines. `load` gives the same items back.
 
-
-def write_jsonl(path: str | Path, items: Iterable[Prompt | Preference | Rollout]) -> int:
-    """Write items one a line; the number written. `load` gives the same items back.
+    layout: for preferences, any layout of pairs or lists that `load` reads (`data.write_pairs`: implicit-preference, hh-rlhf, unpaired,
+    ultrafeedback ...); `unpaired` writes two lines a pair, and layouts with fewer columns give back what they have.
 
     The file appears under its name only when complete. Only prompt and content are written: actions and log-probabilities belong to
     a checkpoint. Errors: `UserError` for a value JSON has no form for.
@@ -56,8 +48,9 @@ def write_jsonl(path: str | Path, items: Iterable[Prompt | Preference | Rollout]
     try:
         with part.open("w", encoding="utf-8") as file:
             for item in items:
-                file.write(_line(item) + "\n")
-                count += 1
+                for line in _lines(item, layout):
+                    file.write(line + "\n")
+                    count += 1
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -66,9 +59,12 @@ def write_jsonl(path: str | Path, items: Iterable[Prompt | Preference | Rollout]
     return count
 
 
-def _line(item: Prompt | Preference | Rollout) -> str:
+def _lines(item: Prompt | Preference | Rollout, layout: str | None) -> list[str]:
+    if layout is not None and not isinstance(item, Preference):
+        raise UserError(f"layout {layout!r} is for preferences, and was given a {type(item).__name__}", hint="leave layout out")
+    rows = [to_row(item)] if layout is None or not isinstance(item, Preference) else rows_of(item, layout)
     try:
-        return json.dumps(to_row(item), ensure_ascii=False)
+        return [json.dumps(row, ensure_ascii=False) for row in rows]
     except TypeError as error:
         id = item.id if isinstance(item, Prompt) else item.prompt.id
         raise UserError(f"item {id!r} cannot be written as JSON: {error}", hint="drop or convert that column of meta") from None
