@@ -6,7 +6,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from guerdon.errors import UserError
 from guerdon.rewards import public_rewards
 from guerdon.rewards.length import length_penalty, length_target, soft_overlong
-from guerdon.rewards.rules import contains, exact_match, format_tags, json_valid, normalised_match, regex
+from guerdon.rewards.rules import contains, exact_match, format_tags, json_valid, normalised_match, refusal, regex
 from guerdon.rewards.text_metrics import bleu, chrf, lcs_length, repetition, rouge_l, token_f1, vader
 from guerdon.testing.reward_kit import check_reward
 from guerdon.types import Prompt, Rollout
@@ -138,6 +138,36 @@ def test_vader_and_repetition():
     assert value(vader, "") == 0.0
     assert value(repetition, "a b c a b c") == pytest.approx(3 / 4 - 1)  # abc bca cab abc
     assert value(repetition, "a b") == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I am sorry, but I will not help with that.",
+        "I cannot assist with this request.",
+        "Sorry, no.",
+        "As an AI, I do not have opinions.",
+        "I\u2019m not able to do that.",
+        "That would be against my guidelines.",
+        "We won't do this.",
+    ],
+)
+def test_refusals(text):
+    assert value(refusal, text) == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Sure, here is how.", "He was sorry for the mess.", "You can't miss it.", "The film is not able to hold you.", "A sorry tale."],
+)
+def test_no_refusals(text):
+    assert value(refusal, text) == 0.0
+
+
+def test_a_refusal_stands_at_the_beginning():
+    assert value(refusal, "word " * 60 + "I cannot help.") == 0.0
+    assert value(refusal, "word " * 3 + "I cannot help.") == 1.0
 
 
 def test_public_rewards_are_found_with_docs_and_are_aligned():
