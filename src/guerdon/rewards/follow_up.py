@@ -22,9 +22,13 @@ Sides = tuple[Sequence[str], Sequence[str]]
 """Positive and negative follow-ups."""
 
 
+def _place(device: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
 @functools.lru_cache(2)
-def _loaded(model: str) -> TextPolicy:
-    return TextPolicy.load(model)
+def _loaded(model: str, device: str) -> TextPolicy:
+    return TextPolicy.load(model, device=device)
 
 
 @final
@@ -39,7 +43,8 @@ class FollowUpLikelihood:
     those that count, all when empty. follow_ups: positive and negative texts by category. between: what stands between answer and
     follow-up where the model has no chat template; with one, the follow-up is the text of a user's turn. mode: "raw_logit" is for
     comparison with the published script alone: it averages the logits, not log-probabilities, that are read one position too late
-    (after token t for token t). batch_size: answers in a forward pass, each with all follow-ups.
+    (after token t for token t). batch_size: answers in a forward pass, each with all follow-ups. device: where a model that is given by
+    name is loaded: cpu, cuda, or auto, a GPU when there is one.
 
     A context that leaves no room for the longest follow-up loses its beginning, never the follow-up. Raises UserError for an unknown
     category, one without positive or negative follow-ups, and follow-ups that the model's window does not hold.
@@ -51,6 +56,7 @@ class FollowUpLikelihood:
     between: str = "\n"
     mode: Literal["likelihood", "raw_logit"] = "likelihood"
     batch_size: int = 4
+    device: str = "auto"
     name: str = "follow_up"
 
     bounded = True  # a forward pass needs no time bound, and must not be cut in the middle
@@ -92,7 +98,7 @@ class FollowUpLikelihood:
 
     def likelihoods(self, rollouts: Sequence[Rollout]) -> Tensor:
         """`(N, F)`: the averaged log-probability of each of `texts` after each rollout (mode "raw_logit": the averaged raw logit)."""
-        rater = _loaded(self.model) if isinstance(self.model, str) else getattr(self.model, "policy", self.model)
+        rater = _loaded(self.model, _place(self.device)) if isinstance(self.model, str) else getattr(self.model, "policy", self.model)
         said = [rater.tokenizer(text, add_special_tokens=False).input_ids for _, _, text in self.texts]
         room = rater.max_length - max(map(len, said))
         if room < 1:
