@@ -8,8 +8,8 @@ fancy. The demonstrations are fancy answers to `tell`; PPO's prompts are of both
 Exploration (seeds 10, 11, 12): fancy words in answers to `list`: .86 .74 .77 after fine-tuning (its held-out loss still fell at the last
 of 120 updates), .98 .96 .98 after PPO. Its reward rose from .87 .74 .81 nats in the first five steps to 1.07 1.00 1.02 in the last; answers
 kept their length (4.0 tokens) and named the right things (.99 or more in all arms).
-Confirmation (seeds 0 to 5): .87 .87 .89 .80 .90 .81 and .97 .98 .97 .99 .99 .93; lengths 4.0 to 4.1; right answers to `list` .99 or more but
-for one seed, where they fell to .82, and to `tell` .90 .86 .91 in three: the first signs of what comes at larger steps.
+Confirmation (seeds 0 to 5): .87 .87 .89 .80 .90 .81 and .97 .98 .97 .99 .99 .93; lengths 4.0 to 4.1; right answers to `list` .99 or more
+but for one seed, where they fell to .82, and to `tell` .90 .86 .91 in three: the first signs of what comes at larger steps.
 The reward can be gamed. When one word in ten of the teacher's was of the other style and both kinds were fancy half of the time (seed 10,
 40 steps), at rate 5e-4, two passes and a KL penalty of .02 right answers fell from .99 to 0 while the reward went from .6 to 4.1 nats; at
 2e-4 and .05 to .03, at 2e-4 and .2 to .48, at 1e-4, one pass and .05 to .88, for 5 more points of style. In the setting here 2e-4
