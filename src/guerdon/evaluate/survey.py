@@ -61,6 +61,7 @@ def table(found: Mapping[str, Found], groups: Mapping[str, str], key: Key) -> li
 
 
 def value(cell: Cell) -> float:
+    """The estimate of an interval; NaN where there is none."""
     return cell.value if isinstance(cell, Interval) else float("nan")
 
 

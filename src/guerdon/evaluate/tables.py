@@ -67,4 +67,5 @@ def flattened(row: Mapping[str, Cell]) -> dict[str, str | int | float | None]:
 
 
 def known(value: float) -> float | None:
+    """The number, or None where it is not finite."""
     return value if math.isfinite(value) else None
