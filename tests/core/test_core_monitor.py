@@ -97,7 +97,7 @@ def test_a_rise_in_between_starts_the_count_anew():
 def test_falls_in_a_row_count_together():
     """However often it is looked at: the same fall in twice as many evaluations."""
     few, many = [1.0, 1.1, 1.0, 0.9, 0.8, 0.7], [1.0, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7]
-    rule = StopRule(0.0, 3, 0.25, 0.02)
+    rule = StopRule(0.0, 3, 0.26, 0.02)
     assert (fired(few, rule=rule)[0].at, few[4]) == (4, 0.8)
     assert (fired(many, rule=rule)[0].at, many[7]) == (7, 0.8)
     assert fired(few, rule=StopRule(0.0, 3, 0.5, 0.02)) == ()
