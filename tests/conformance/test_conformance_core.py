@@ -17,20 +17,23 @@ from guerdon.core import (
     preference_free,
     preference_lists,
     preference_sides,
+    preference_tokens,
     preference_unpaired,
+    repetition,
     reward_loss,
     surrogate,
 )
 from guerdon.testing import check_credit, check_objective
 
-PREFERENCE = ("preference", "preference_free", "preference_lists", "preference_sides", "preference_unpaired")
-OBJECTIVES = ("surrogate", *PREFERENCE, "reward_loss", "kl")
+PREFERENCE = tuple(f"preference{kind}" for kind in ("", "_free", "_lists", "_sides", "_tokens", "_unpaired"))
+OBJECTIVES = ("surrogate", *PREFERENCE, "repetition", "reward_loss", "kl")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
     "masked": "sums and means over masks and groups",
     "reduce": "reductions",
     "place": "spans to arrays",
+    "contrast": "likelihoods of texts to a reward",
     "stats": "statistics",
     "rng": "keys",
     "ranges": "checks of settings",
@@ -39,6 +42,8 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
 HELPERS = {  # public functions of the topics above that are no objective and no estimator
     "surrogate.ratio": "a quantity to log",
     "surrogate.clip_fraction": "booleans to log",
+    "preference.goal_reward": "orders a pair under a goal",
+    "preference_tokens.contrast_reward": "a constant, for weights",
     "preference.square_to": "makes a link; checked inside ipo",
     "preference.accuracy": "a quantity to log",
     "preference.wpo_aligned": "a constant, for weights",
@@ -47,6 +52,8 @@ HELPERS = {  # public functions of the topics above that are no objective and no
     "preference_lists.accepted": "a mask",
     "preference_unpaired.kto_kl": "a constant of the batch",
     "preference_unpaired.bco_weight": "a constant, for weights",
+    "repetition.repeats": "a mask",
+    "repetition.copies": "quantities to show",
     "kl.penalty": "a reward, without a gradient",
     "kl.adapt": "a controller: numbers in, number out",
     "credit.running_baseline": "state in, state out",
@@ -75,6 +82,8 @@ TIE = {"lose_logratio": WIN, "label": HALF}
 EVEN = {"win_logratio": 0 * WIN, "lose_logratio": 0 * WIN, "win_rate": 0.5, "lose_rate": 0.5}
 MEAN, UNIFORM = -Z.abs() - 0.1, torch.rand(N, generator=DRAW, dtype=torch.float64)
 LENGTHS, DIVERGENCES = torch.tensor([3, 1, 4, 1, 5, 9]), get_args(preference.Divergence)
+LAGS = torch.tensor([1, 1, 2, 1, 0, 2])
+LOOP = dict(args={"logp": -LOGP.abs(), "mask": MASK, "start": LENGTHS.clamp(max=3), "lag": LAGS}, wrt=["logp"], mask="mask")
 MEANS = dict(args={"win_logp_mean": MEAN, "lose_logp_mean": -WIN.abs() - 0.1}, wrt=["win_logp_mean", "lose_logp_mean"])
 KL = dict(args={"logp": LOGP, "ref_logp": REF}, wrt=["logp"], no_signal={"ref_logp": LOGP})
 BT = dict(args={"chosen": WIN, "rejected": LOSE}, wrt=["chosen", "rejected"], no_signal={"weight": torch.zeros(N, dtype=torch.float64)})
@@ -104,6 +113,10 @@ CASES = {
             partial(surrogate.value_loss, clip=0.2),
             dict(args={"value": VALUE, "target": TARGET, "old_value": OLD}, wrt=["value"], no_signal={"target": VALUE, "old_value": VALUE}),
         ),
+    ],
+    "repetition.self_decay": [  # the target is a constant
+        (partial(repetition.self_decay, kind=kind), {**LOOP, "no_signal": {"lag": 0 * LENGTHS}, "gradcheck": False})
+        for kind in ("nl", "nl_clip")
     ],
     "preference.logistic": [(preference.logistic, dict(args={"z": Z}, wrt=["z"]))],
     "preference.pairwise": [
@@ -154,6 +167,19 @@ CASES = {
     "preference_free.cpo": [(preference_free.cpo, means("win_logp", "lose_logp"))],
     "preference_free.log_odds": [(preference_free.log_odds, dict(args={"logp_mean": MEAN}, wrt=["logp_mean"]))],
     "preference_free.orpo": [(preference_free.orpo, MEANS)],
+    "preference_tokens.credited": [
+        (preference_tokens.credited, dict(args={"logp": LOGP, "credit": REF, "mask": MASK}, wrt=["logp"], mask="mask", shape=(N,)))
+    ],
+    **{
+        f"preference_tokens.{fn.__name__}": [
+            (fn, dict(args={win: WIN, lose: LOSE, gain: Z, loss: -Z}, wrt=[gain, loss], no_signal={"alpha": 0.0})),
+            (fn, dict(args={win: WIN, lose: LOSE, gain: Z, loss: -Z}, wrt=[win, lose], gradcheck=False)),  # its weight is a constant
+        ]
+        for fn, win, lose, gain, loss in (
+            (preference_tokens.t_reg, "win_logratio", "lose_logratio", "win_credited", "lose_credited"),
+            (preference_tokens.simpo_reg, "win_logp_mean", "lose_logp_mean", "win_credited_mean", "lose_credited_mean"),
+        )
+    },
     "preference_free.simpo": [(preference_free.simpo, {**MEANS, "no_signal": {"lose_logp_mean": MEAN, "label": HALF, "gamma": 0.0}})],
     "preference_free.alphapo": [(partial(preference_free.alphapo, alpha=a), MEANS) for a in (0.25, -0.5, 0)],
     "preference_free.simper": [(preference_free.simper, MEANS)],
