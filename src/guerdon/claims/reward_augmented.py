@@ -14,6 +14,8 @@ just writes more of them (7.2 against 4.6).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from guerdon.config import Optim
@@ -90,7 +92,7 @@ def pairs(key: Key) -> list[Preference]:
 def trained(start: TextPolicy, data: list[Preference], key: Key) -> dict[str, TextPolicy]:
     """Both policies after as many updates on as many pairs."""
     arms = {"dpo": copy_of(start), "ra": copy_of(start)}
-    how = {"batch": 32, "steps": STEPS, "beta": BETA, "optim": Optim(lr=LR, warmup=5)}
+    how: Any = {"batch": 32, "steps": STEPS, "beta": BETA, "optim": Optim(lr=LR, warmup=5)}
     finish(dpo.build(dpo.Config(**how), arms["dpo"], data, key))
     cfg = reward_augmented.Config(**how, low=0, high=9, template=GOALS.template, copies="half")
     finish(reward_augmented.build(cfg, arms["ra"], data, key))

@@ -14,6 +14,7 @@ has no floor, and at beta .1 the weight of the pair does not let go. alpha 2 (10
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -115,7 +116,7 @@ def trial(seed: int) -> Trial:
     ref, data = Frozen(start), pairs(start, key.fold("pairs"))
     asked = prompts(200, key.fold("test"), held_out=True)
     test = start.sample(asked, 1, key.fold("answers"))
-    how = {"batch": BATCH, "steps": STEPS, "beta": BETA, "optim": Optim(lr=LR, warmup=5)}
+    how: Any = {"batch": BATCH, "steps": STEPS, "beta": BETA, "optim": Optim(lr=LR, warmup=5)}
     arms = {"dpo": copy_of(start), "t_reg": copy_of(start)}
     finish(dpo.build(dpo.Config(**how), arms["dpo"], data, key))
     finish(t_reg.build(t_reg.Config(**how, alpha=ALPHA, better=BETTER, worse=WORSE), arms["t_reg"], data, key))

@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
 from guerdon.core.rng import Key
@@ -75,7 +76,7 @@ class Config(Checked):
 
 
 def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
-    held = {"hold_styles": cfg.hold_styles, "hold_topics": cfg.hold_topics, "test_share": cfg.test_share}
+    held: Any = {"hold_styles": cfg.hold_styles, "hold_topics": cfg.hold_topics, "test_share": cfg.test_share}
     parts = split(prompts, read_styles(cfg.styles), **held, key=key)
     asked, harmless = (evenly(x, cfg.test, cell=by_style_and_topic, key=key.fold("exam")) for x in (parts.test, parts.benign))
     exam = Exam(asked, harmless, reward, cfg.threshold, key.fold("exam"))
