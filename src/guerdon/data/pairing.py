@@ -49,10 +49,10 @@ class PairSelector:
 
     def __call__(self, pools: Mapping[Pool, Judged]) -> list[Preference]:
         """The pairs, in the order in which their prompts first come."""
-        named = dict.fromkeys((*self.chosen_from, *self.rejected_from))
+        named: list[Pool] = list(dict.fromkeys((*self.chosen_from, *self.rejected_from)))
         if missing := [name for name in named if name not in pools]:
             raise UserError(f"no pool {missing[0]!r} among {sorted(pools)}", hint="give (rollouts, scores) for every pool that is named")
-        found = {name: judged(*pools[name]) for name in named}
+        found: dict[Pool, dict[int, list[tuple[Rollout, Score]]]] = {name: judged(*pools[name]) for name in named}
         self._check_prompts([pools[name][0] for name in named])
         groups = dict.fromkeys(group for pool in found.values() for group in pool)
         made = [self._pair({name: pool.get(group, []) for name, pool in found.items()}) for group in groups]
