@@ -9,7 +9,7 @@ seed 10 .673, .205 .584 .384; seed 11 .218, .018 .192 .213; seed 12 .894, .673 .
 wrong pairs with an AUC of .81, .70 and .85; in the third round of `dyn` .46, .55 and .25: no better than chance. At twice the
 learning rate (1e-3): .008 .574 .406; .004 .181 .185; .548 .449 .497: seed 12 lost.
 Confirmation, every label trusted against each pair's agreement: seeds 0, 1, 2 .173 .432, .378 .713, .500 .828 (+.307); seeds 3, 4, 5
-.168 .361, .259 .582, .151 .565 (+.310); the round's mean lies between (.431 .457 .654 .348 .434 .336), and the first round's AUC is .71 to .94.
+.168 .361, .259 .582, .151 .565 (+.310). The round's mean lies between (.431 .457 .654 .348 .434 .336); the first round's AUC: .71 to .94.
 Not shown: the paper's last finding, that the rankings of later rounds agree more with CREAM. They agree more where every label is trusted
 (.60 .69 .72 against .46 .35 .67): a policy that runs away agrees with itself.
 """
