@@ -57,6 +57,12 @@ def test_chosen_answers_hold_more_of_the_liked_word_unless_flipped(world):
     assert 5 < sum(some) < 35
 
 
+def test_margins_do_not_tell_which_labels_are_wrong(world):
+    right, wrong = ([p.margin for p in world.data(flips)["pairs"]] for flips in (0.0, 1.0))
+    assert right == wrong
+    assert min(right) >= 0.5
+
+
 def test_verdicts_are_those_of_the_pairs(world):
     data = world.data(0.3)
     good = [r.content for r in data["unpaired"] if r.prompt.meta["label"] == 1.0]

@@ -29,7 +29,6 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "dpop": {"lam": 5.0},
     "nca": {"beta": 0.1},
     "cal_dpo": {"beta": 0.1},
-    "rrhf": {"weight": 0.1},
     "nash_md": {"batch": 8},
 }
 """What an objective needs in place of its defaults, which are for large models and other lengths."""
@@ -62,8 +61,8 @@ def ranked(key: Key, rates: Sequence[float], flipped: bool) -> Preference:
     scores = [float(len(found) - i) for i in range(len(found))]
     prompt = Prompt(prompt.id, prompt.content, {"scores": scores})
     order = tuple(r.with_(prompt=prompt) for r in (found[::-1] if flipped else found))
-    more = liked(order)[0].value - liked(order)[-1].value
-    return Preference(prompt, order, margin=max(0.5, more) if len(order) == 2 else None)  # what a rater would say who never ties
+    more = abs(liked(order)[0].value - liked(order)[-1].value)  # a label that is wrong is wrong by as much: margins give no flip away
+    return Preference(prompt, order, margin=max(0.5, more) if len(order) == 2 else None)
 
 
 @dataclass(frozen=True)
