@@ -1,18 +1,23 @@
 """A little language whose words have a hidden worth, noisy pairs, and runs that are several times too long: does the monitor end them
 before what was gained is lost?
 
-Under all three losses the answers get better, and then worse than the start's: most are no sentences of the language any more. Exploration,
-seeds 10, 11, 12, wins at the best look, at the stop and at the end: DPO .73 .80 .77, .70 .74 .66, .44 .10 .34; IPO .71 .75 .73, .70 .73 .63,
-.28 .20 .41; hinge .77 .80 .78, .70 .75 .68, .32 .12 .50. The best look is at 30 to 70 of 200 updates; the rule fires at 20 to 25, early but
-within 60 updates of it in all nine runs. The chosen held-out answers are then 0 to 6 nats less likely than at the start, and at the
-end 7 to 28: their likelihood is highest when nothing was learnt yet, so it says nothing of when to stop.
+Under all three losses answers get better, and then no better than the start's or worse: most are no sentences of the language any more.
+Exploration, seeds 10, 11, 12, wins at the best look, at the stop and at the end:
+
+    DPO     .73 .80 .77    .70 .74 .66    .44 .10 .34
+    IPO     .71 .75 .73    .70 .73 .63    .28 .20 .41
+    hinge   .77 .80 .78    .70 .75 .68    .32 .12 .50
+
+The best look is at 30 to 70 of 200 updates; the rule fires at 20 to 25, early, but within 60 updates of it in all nine runs. The chosen
+held-out answers are at their best look 0 to 6 nats less likely than at the start, and at the end 7 to 28: their likelihood is highest
+when nothing was learnt yet, so it says nothing of when to stop.
 
 An NLL term (DPO, weight .2) keeps the chosen answers within 4 nats and more of the quality to the end (.53 .53 .46), but its best is lower
 (.65 .70 .58), and it loses part of that too.
 
-What does not show here: entropy that rises while the run does good (it does so among the 3 likeliest words, in one setting of two), and mass
-that leaks from the likeliest words of chosen answers (in nearly all runs it rises). So it is the entropy that fires. With k = 8, as
-many words as can follow, it falls from the first update on, whatever happens.
+What does not show here: entropy that rises while the run does good (it did so in some runs only, among the 3 likeliest words), and mass
+that leaks from the likeliest words of chosen answers (it rises in nearly all runs). So it is the entropy that fires. With k = 8, as many
+words as can follow, it falls from the first update on.
 """
 
 from __future__ import annotations
