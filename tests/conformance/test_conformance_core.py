@@ -11,6 +11,7 @@ import torch
 
 import guerdon.core
 from guerdon.core import (
+    agreement,
     credit,
     kl,
     preference,
@@ -26,7 +27,7 @@ from guerdon.core import (
 from guerdon.testing import check_credit, check_objective
 
 PREFERENCE = tuple(f"preference{kind}" for kind in ("", "_free", "_lists", "_sides", "_tokens", "_unpaired"))
-OBJECTIVES = ("surrogate", *PREFERENCE, "repetition", "reward_loss", "kl")
+OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "repetition", "reward_loss", "kl")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
@@ -42,6 +43,7 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
 HELPERS = {  # public functions of the topics above that are no objective and no estimator
     "surrogate.ratio": "a quantity to log",
     "surrogate.clip_fraction": "booleans to log",
+    "agreement.agreed": "a mask",
     "preference.goal_reward": "orders a pair under a goal",
     "preference_tokens.contrast_reward": "a constant, for weights",
     "preference.square_to": "makes a link; checked inside ipo",
@@ -78,6 +80,7 @@ ZERO = torch.zeros(N, T, dtype=torch.float64)
 HALF = torch.full((N,), 0.5, dtype=torch.float64)
 PG = dict(args={"logp": LOGP, "old_logp": OLD, "adv": ADV}, wrt=["logp"], no_signal={"adv": ZERO})
 PAIR = dict(args={"win_logratio": WIN, "lose_logratio": LOSE}, wrt=["win_logratio", "lose_logratio"])
+OPINIONS = dict(args={"u": WIN, "v": LOSE}, wrt=["u", "v"])
 TIE = {"lose_logratio": WIN, "label": HALF}
 EVEN = {"win_logratio": 0 * WIN, "lose_logratio": 0 * WIN, "win_rate": 0.5, "lose_rate": 0.5}
 MEAN, UNIFORM = -Z.abs() - 0.1, torch.rand(N, generator=DRAW, dtype=torch.float64)
@@ -113,6 +116,14 @@ CASES = {
             partial(surrogate.value_loss, clip=0.2),
             dict(args={"value": VALUE, "target": TARGET, "old_value": OLD}, wrt=["value"], no_signal={"target": VALUE, "old_value": VALUE}),
         ),
+    ],
+    "agreement.two_orders": [
+        (agreement.two_orders, dict(args={"first_shown": WIN, "second_shown": LOSE}, wrt=["first_shown", "second_shown"]))
+    ],
+    "agreement.agreement": [(agreement.agreement, {**OPINIONS, "no_signal": {"u": 0 * WIN, "v": 0 * WIN}})],
+    "agreement.divergence": [
+        (agreement.divergence, OPINIONS),
+        (partial(agreement.divergence, entropy=0.0), {**OPINIONS, "no_signal": {"v": WIN}}),
     ],
     "repetition.self_decay": [  # the target is a constant
         (partial(repetition.self_decay, kind=kind), {**LOOP, "no_signal": {"lag": 0 * LENGTHS}, "gradcheck": False})
