@@ -5,6 +5,7 @@ about 2, all others about -1. In every round the ranker sees the policy's greedy
 safe answer from the first round on; optimism moves away from what was said last.
 
 Exploration (distinct real answers to a prompt, DPO and SELM): seed 10 2.28 3.47, seed 11 2.25 3.38, seed 12 2.19 3.38.
+Confirmation: seeds 0, 1, 2 2.28 3.62, 2.28 3.34, 2.25 3.22 (+1.13); seeds 3, 4, 5 2.28 3.34, 2.38 3.25, 2.28 3.31 (+.99).
 Not shown: that exploring pays here. The best answer seen is hardly better (1.00 1.04, 1.02 1.02, 1.00 1.04), and the strength of optimism
 that explores in so few updates ruins the policy: its samples are worth .95 .96 .93 with DPO and -1.40 -2.80 -.85 with SELM, for many are no
 two words. In a world without a safe answer (five rounds, alpha .03, .1 and .5 without a floor, seed 10) DPO saw 3.92 answers and SELM 3.84,
