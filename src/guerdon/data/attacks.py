@@ -64,11 +64,12 @@ def read_styles(path: str | Path) -> dict[str, str]:
         return dict(TOY_STYLES)
     found: dict[str, str] = {}
     for record in read(path):
-        style, template = record.row.get("style"), record.row.get("template")
-        for name, value in (("style", style), ("template", template)):
+        given = {name: record.row.get(name) for name in ("style", "template")}
+        for name, value in given.items():
             if not isinstance(value, str) or not value.strip():
                 columns = ", ".join(record.row) or "none"
                 raise UserError(f"{record.where}: no {name} (columns: {columns})", hint="each row is {style: NAME, template: TEXT}")
+        style, template = str(given["style"]), str(given["template"])
         if template.count(SLOT) != 1:
             raise UserError(f"{record.where}: template of {style!r} has {template.count(SLOT)} places {SLOT}", hint="write it exactly once")
         if style in found or style == NONE:
