@@ -59,9 +59,7 @@ def test_the_goal_goes_where_the_template_has_a_place(tmp_path):
     pools = toy_pools(2)
     assert ra.Config(place="system").goals(ToyPolicy(), pools).system
     assert not ra.Config(place="user").goals(policy, pools).system
-    no_system = (
-        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}{{ m['content'] }}{% endfor %}"
-    )
+    no_system = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}{{ m['content'] }}{% endfor %}"
     policy.tokenizer.chat_template = no_system
     policy.codec.memo._known.clear()
     assert not ra.speaks_of_system(policy)

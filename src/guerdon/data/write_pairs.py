@@ -132,7 +132,12 @@ def _unpaired(item: Preference) -> Iterable[Row]:
 
 
 def _pool(item: Preference) -> Row:
-    return {"prompt": item.prompt.content, "responses": [said(r) for r in item.ranked], "scores": marks(item), **further(item, judged=False)}
+    return {
+        "prompt": item.prompt.content,
+        "responses": [said(r) for r in item.ranked],
+        "scores": marks(item),
+        **further(item, judged=False),
+    }
 
 
 def _ultrafeedback(item: Preference) -> Row:
