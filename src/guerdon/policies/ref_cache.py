@@ -33,6 +33,9 @@ from guerdon.types import Batch
 LARGE = 100_000_000
 """Parameters from which on a reference is cached on disk by default, and freed before training when it is a copy of its own."""
 
+COLLECTED = 10_000_000
+"""Parameters from which on a reference that was let go is looked for at once, not whenever Python does."""
+
 log = logging.getLogger("guerdon")
 
 
@@ -143,14 +146,16 @@ class Once:
         return found.to(batch.mask.device), torch.tensor(missing, dtype=torch.long, device=batch.mask.device)
 
     def _let_go(self) -> None:
-        if self.settled or len(self.known) < self.first_steps:
+        if self.ref is None or self.settled or len(self.known) < self.first_steps:
             return
         self.settled = True
         # Whether rows come again is tried on the batches of the second epoch's start and of the run's end.
         later = {step for step in (self.first_steps, self.steps - 1) if self.first_steps <= step < self.steps}
         if not any(len(self._look_up(self.first_at(step), self.batch_at(step))[1]) for step in later):
+            size = self.ref.size
             self.ref = None
-            gc.collect()  # a model lies in a cycle, and the memory is wanted now
+            if size >= COLLECTED:
+                gc.collect()  # a model lies in a cycle, and its memory is wanted now
 
 
 def names_of(batch: Batch) -> list[bytes]:
