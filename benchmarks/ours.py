@@ -18,14 +18,14 @@ from benchmarks.settings import LR, Settings
 from benchmarks.workloads import Done, Step, Workload, advantages, rows
 from guerdon import assemble, domains
 from guerdon.config import Optim
-from guerdon.core.reduce import seq_mean_token_mean, token_mean
+from guerdon.core.reduce import seq_mean_token_mean
 from guerdon.core.rng import Key
 from guerdon.learn.learner import Learner, learner_for
-from guerdon.learn.verbs import with_adv
+from guerdon.learn.verbs import sft_term, with_adv
 from guerdon.papers import grpo
 from guerdon.policies.text import TextPolicy
 from guerdon.rewards.lift import pointwise
-from guerdon.types import Preference, Prompt, Recipe, Rollout, Term, decisions
+from guerdon.types import Preference, Prompt, Recipe, Rollout
 
 STEPS = 10_000  # longer than any measurement: nothing here ends by itself
 OPTIM = Optim(lr=LR)
@@ -118,8 +118,7 @@ def build_sft(workload: Workload, folder: Path, settings: Settings) -> Step:
     """Completion-only: the mean of -log p over all completion tokens."""
     policy = load_policy(workload, folder, settings)
     rollouts = [r for _, completions in groups(workload) for r in completions]
-    term = Term("nll", lambda o, b: -o.logp, over=decisions, reduce=token_mean)
-    learner = learner_for(policy, [term], OPTIM, STEPS)
+    learner = learner_for(policy, [sft_term()], OPTIM, STEPS)
     take_compiler(policy, settings)
     return lambda: Done(learner.update(policy.collate(rollouts)))
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from guerdon.core.rng import Key
+from guerdon.learn.little import new_policy, taught
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Prompt, Reward, Rollout, Score
 
-from ._language import new_policy, taught
 from .prime import DIGITS, WORDS, prompt, right_steps
 
 

@@ -20,11 +20,11 @@ from typing import Literal
 
 from guerdon.config import Optim, Sampling
 from guerdon.core.rng import Key
+from guerdon.learn.little import copy_of
 from guerdon.papers import cream
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Trial
 
-from ._language import copy_of
 from ._sums import lessons, prompts, quality, score, student
 from .prime import DIGITS
 

@@ -26,12 +26,11 @@ from guerdon.core.rng import Key
 from guerdon.core.stats import distinct_n
 from guerdon.data.repeat import repeated
 from guerdon.evaluate.repetition import copy_curve
+from guerdon.learn.little import copy_of, finish, new_policy, taught
 from guerdon.papers import ditto
 from guerdon.policies.text import TextPolicy
 from guerdon.rewards.likelihood import likelihood
 from guerdon.types import Claim, Prompt, Rollout, Trial
-
-from ._language import copy_of, finish, new_policy, taught
 
 CLAIM = Claim(
     method="120 more updates, half of them DITTO (lam .5)",

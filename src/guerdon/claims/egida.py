@@ -23,12 +23,11 @@ from guerdon.config import Optim, Sampling
 from guerdon.core.rng import Key
 from guerdon.data.attacks import attack, split
 from guerdon.evaluate.attacks import Outcomes, answers, verdicts
+from guerdon.learn.little import finish, new_policy, taught
 from guerdon.learn.verbs import row_sum
 from guerdon.papers import egida
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Prompt, Rollout, Score, Trial
-
-from ._language import finish, new_policy, taught
 
 CLAIM = Claim(
     method="DPO on 200 of the model's own unsafe answers, in 4 of 8 styles and on half of the topics",

@@ -19,14 +19,13 @@ import torch
 
 from guerdon.config import Optim
 from guerdon.core.rng import Key
+from guerdon.learn.little import copy_of, finish, new_policy, taught
 from guerdon.papers import flr
 from guerdon.policies.refs import Frozen
 from guerdon.policies.text import TextPolicy
 from guerdon.rewards.follow_up import FollowUpLikelihood
 from guerdon.rewards.likelihood import likelihood
 from guerdon.types import Claim, Prompt, Rollout, Trial
-
-from ._language import copy_of, finish, new_policy, taught
 
 CLAIM = Claim(
     method="follow-up likelihood under the model that learnt the dialogues",

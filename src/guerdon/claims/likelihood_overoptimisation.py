@@ -34,11 +34,10 @@ from guerdon.config import Optim
 from guerdon.core.monitor import StopRule
 from guerdon.core.rng import Key
 from guerdon.evaluate.probes import RunMonitor
+from guerdon.learn.little import copy_of, new_policy, taught
 from guerdon.papers import likelihood_overoptimisation as method
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Preference, Prompt, Rollout, Trial
-
-from ._language import copy_of, new_policy, taught
 
 CLAIM = Claim(
     method="the same runs, each ended by its monitor's stop rule on held-out pairs",

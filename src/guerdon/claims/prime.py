@@ -28,13 +28,12 @@ import torch
 from guerdon.config import Optim, Sampling
 from guerdon.core.reward_loss import implicit_rewards
 from guerdon.core.rng import Key
+from guerdon.learn.little import copy_of, finish, new_policy, taught
 from guerdon.learn.verbs import with_ref
 from guerdon.papers import prime
 from guerdon.policies.refs import Frozen
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Prompt, Rollout, Score, Trial
-
-from ._language import copy_of, finish, new_policy, taught
 
 CLAIM = Claim(
     method="PRIME's implicit token rewards after 40 steps, learnt from right or wrong of whole answers alone",

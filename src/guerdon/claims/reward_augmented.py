@@ -22,13 +22,12 @@ from guerdon.config import Optim
 from guerdon.core import stats
 from guerdon.core.rng import Key
 from guerdon.data.goals import Goals
+from guerdon.learn.little import copy_of, finish, new_policy, taught
 from guerdon.learn.verbs import row_sum
 from guerdon.papers import dpo, reward_augmented
 from guerdon.policies.refs import Frozen
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Preference, Prompt, Rollout, Trial
-
-from ._language import copy_of, finish, new_policy, taught
 
 CLAIM = Claim(
     method="reward-augmented DPO (half of the copies, so as many pairs), asked for the best score",

@@ -23,14 +23,13 @@ import torch
 from guerdon.config import Optim, Sampling
 from guerdon.core.rng import Key
 from guerdon.data.pairing import couples
+from guerdon.learn.little import copy_of, new_policy, taught
 from guerdon.learn.verbs import with_ref
 from guerdon.papers import scir
 from guerdon.papers._pairwise_judge import Question, opinions
 from guerdon.policies.refs import Frozen
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Preference, Prompt, Rollout, Trial
-
-from ._language import copy_of, new_policy, taught
 
 CLAIM = Claim(
     method="SCIR: 90 updates with the agreement loss, DPO on pairs with one winner",

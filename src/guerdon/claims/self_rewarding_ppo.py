@@ -25,14 +25,13 @@ import torch
 from guerdon.config import Optim, Sampling
 from guerdon.core.rng import Key
 from guerdon.learn.learner import learner_for
+from guerdon.learn.little import copy_of, new_policy, taught
 from guerdon.learn.offline import offline
+from guerdon.learn.verbs import sft_term
 from guerdon.papers import self_rewarding_ppo as method
-from guerdon.papers.best_of_n import sft_term
 from guerdon.policies.text import TextPolicy
 from guerdon.rewards.likelihood import likelihood
 from guerdon.types import Claim, Prompt, Rollout, Trial
-
-from ._language import copy_of, new_policy, taught
 
 CLAIM = Claim(
     method="PPO on the log-ratio of the fine-tuned to the base model, prompts of both kinds",

@@ -22,11 +22,10 @@ import torch
 
 from guerdon.config import Optim, Sampling
 from guerdon.core.rng import Key
+from guerdon.learn.little import copy_of, new_policy, taught
 from guerdon.papers import selm
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Preference, Prompt, Rollout, Score, Trial
-
-from ._language import copy_of, new_policy, taught
 
 CLAIM = Claim(
     method="SELM, alpha 1, optimism down to a log-ratio of -3, 8 rounds",

@@ -23,13 +23,12 @@ import torch
 from guerdon.config import Optim
 from guerdon.core import stats
 from guerdon.core.rng import Key
+from guerdon.learn.little import copy_of, finish, new_policy, taught
 from guerdon.papers import dpo, t_reg
 from guerdon.policies.refs import Frozen
 from guerdon.policies.text import TextPolicy
 from guerdon.rewards.contrastive import ContrastiveReward
 from guerdon.types import Claim, Preference, Prompt, Rollout, Trial
-
-from ._language import copy_of, finish, new_policy, taught
 
 CLAIM = Claim(
     method="T-REG: DPO with the start's own token rewards",

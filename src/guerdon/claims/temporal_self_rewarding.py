@@ -17,12 +17,12 @@ from typing import Any
 
 from guerdon.config import Optim, Sampling
 from guerdon.core.rng import Key
+from guerdon.learn.little import copy_of
 from guerdon.papers import temporal_self_rewarding as tsr
 from guerdon.papers.alignment_online import IterativeDPO
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Recipe, Trial
 
-from ._language import copy_of
 from ._sums import noisy, prompts, quality, score, student
 from .prime import DIGITS
 

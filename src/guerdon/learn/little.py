@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from guerdon.core.reduce import token_mean
 from guerdon.core.rng import Key
 from guerdon.learn.learner import Adam, Learner
 from guerdon.learn.offline import offline
+from guerdon.learn.verbs import sft_term
 from guerdon.policies.text import TextPolicy
-from guerdon.types import Recipe, Rollout, Term, decisions
+from guerdon.types import Recipe, Rollout
 
 
 def new_policy(
@@ -42,8 +42,7 @@ def new_policy(
 
 def taught(policy: TextPolicy, lessons: Sequence[Rollout], key: Key, *, updates: int, lr: float = 8e-3, batch: int = 64) -> TextPolicy:
     """The same policy, after maximum likelihood on the answers of the lessons."""
-    nll = Term("nll", lambda o, b: -o.logp, over=decisions, reduce=token_mean)
-    learner = Learner(policy, [nll], Adam(lr, warmup=20, decay="linear", steps=updates))
+    learner = Learner(policy, [sft_term()], Adam(lr, warmup=20, decay="linear", steps=updates))
     finish(offline(learner=learner, items=lessons, collate=policy.collate, batch=batch, steps=updates, key=key))
     return policy
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from guerdon.core import credit, kl
 from guerdon.core.place import place
+from guerdon.core.reduce import token_mean
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped
 from guerdon.learn import clock
 from guerdon.learn.learner import Learner
 from guerdon.policies.refs import Reference, check_step0
-from guerdon.types import Batch, Metrics, Policy, Preference, Prompt, Reward, Rollout, Score
+from guerdon.types import Batch, Metrics, Policy, Preference, Prompt, Reward, Rollout, Score, Term, decisions
 
 Credit = Callable[[Sequence[Score], Batch], Tensor | Batch]
 """Scores and their batch to advantages, `(N,)` or `(N, T)`; or to the batch with them and whatever else its terms read (a critic's)."""
@@ -77,6 +78,11 @@ def update_with_ref(learner: Learner, batch: Batch, ref: Reference | None) -> Me
     metrics = learner.update(with_ref(batch, ref))
     ref.tick(learner.updates)
     return metrics
+
+
+def sft_term() -> Term:
+    """Maximum likelihood: `-log pi`, averaged over all decisions."""
+    return Term("nll", lambda o, b: -o.logp, over=decisions, reduce=token_mean)
 
 
 def pair_batch(policy: Policy, preferences: Sequence[Preference], *, gap: float = 0.0) -> Batch:

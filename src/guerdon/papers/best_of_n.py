@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
 from guerdon.core import stats
-from guerdon.core.reduce import token_mean
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.learner import learner_for
 from guerdon.learn.rounds import rounds
-from guerdon.learn.verbs import rollout_metrics, values
+from guerdon.learn.verbs import rollout_metrics, sft_term, values
 from guerdon.search.best_of import best_of
-from guerdon.types import Metrics, Paper, Policy, Prompt, Recipe, Reward, Rollout, Term, decisions
+from guerdon.types import Metrics, Paper, Policy, Prompt, Recipe, Reward, Rollout
 
 PAPER = Paper(
     title="RAFT: Reward rAnked FineTuning for Generative Foundation Model Alignment",
@@ -48,11 +47,6 @@ class Config(Checked):
     sampling: Sampling = Sampling(n=8, max_new=28)
     optim: Optim = Optim(lr=2e-4)
     lora: LoraConfig = LoraConfig()
-
-
-def sft_term() -> Term:
-    """Plain maximum likelihood of the kept answers."""
-    return Term("nll", lambda o, b: -o.logp, over=decisions, reduce=token_mean)
 
 
 def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:

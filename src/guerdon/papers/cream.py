@@ -25,9 +25,8 @@ from guerdon.learn.chain import chain
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline
 from guerdon.learn.rounds import rounds
-from guerdon.learn.verbs import collate, pair_batch, pieces_of, rollout_metrics, sample
+from guerdon.learn.verbs import collate, pair_batch, pieces_of, rollout_metrics, sample, sft_term
 from guerdon.papers import dpo
-from guerdon.papers.best_of_n import sft_term
 from guerdon.policies.refs import Snapshot
 from guerdon.rewards.likelihood import likelihood
 from guerdon.types import Metrics, Paper, Policy, Preference, Prompt, Recipe, Rollout, Score

@@ -25,7 +25,7 @@ from guerdon.learn.critic import by_critic, value_term
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline
 from guerdon.learn.online import online
-from guerdon.papers.best_of_n import sft_term
+from guerdon.learn.verbs import sft_term
 from guerdon.papers.grpo import clip_term
 from guerdon.policies.refs import Frozen, Snapshot
 from guerdon.rewards.combine import Ended
