@@ -36,6 +36,7 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "place": "spans to arrays",
     "contrast": "likelihoods of texts to a reward",
     "stats": "statistics",
+    "score_table": "reducers of a table of scores",
     "rng": "keys",
     "ranges": "checks of settings",
     "logprob": "log-probabilities of a linear head",
