@@ -112,6 +112,20 @@ def test_ece_equals_a_plain_loop(items, bins):
     assert 0 <= stats.ece(prob, label, bins=bins, scheme="mass") <= 1
 
 
+@given(few, st.data())
+def test_auroc_is_the_chance_that_a_positive_is_above_a_negative(score, data):
+    label = data.draw(st.lists(st.integers(0, 1), min_size=len(score), max_size=len(score)))
+    pairs = [(a > b) + 0.5 * (a == b) for a, x in zip(score, label, strict=True) for b, y in zip(score, label, strict=True) if x > y]
+    want = sum(pairs) / len(pairs) if pairs else NAN
+    assert stats.auroc(score, label) == pytest.approx(want, abs=1e-12, nan_ok=True)
+
+
+def test_auroc_golden():
+    assert stats.auroc([0.9, 0.9, 0.6, 0.2], [1, 0, 1, 0]) == pytest.approx(0.625, abs=1e-12)
+    assert stats.auroc([0.9, NAN, 0.2], [1, 0, 0]) == 1
+    assert math.isnan(stats.auroc([0.9, 0.2], [1, 1]))
+
+
 @pytest.mark.parametrize("fn", [stats.ece, stats.brier])
 @pytest.mark.parametrize(("prob", "label"), [([1.2], [1]), ([-0.1], [1]), ([NAN], [1]), ([0.5, 0.5], [1]), ([0.5], [2]), ([0.5], [NAN])])
 def test_wrong_probabilities_are_refused(fn, prob, label):

@@ -167,6 +167,18 @@ def brier(prob: Values, label: Values) -> float:
     return float((p - y).square().mean())
 
 
+def auroc(score: Values, label: Values) -> float:
+    """Area under the ROC curve: the chance that a positive item scores above a negative one, ties counted half; in [0, 1].
+
+    label: 0/1; above 1/2 is positive. Any scale of scores will do. NaN when one kind is missing. Items with a NaN are left out.
+    Source: Hanley and McNeil 1982.
+    """
+    s, y = _judged(score, label)
+    good = y > 0.5
+    n, m = int(good.sum()), int((~good).sum())
+    return (float(_ranks(s)[good].sum()) - n * (n + 1) / 2) / (n * m) if n and m else NAN
+
+
 def _probabilities(prob: Values, label: Values) -> tuple[Tensor, Tensor]:
     p, y = _pair(prob, label)
     if not bool(((p >= 0) & (p <= 1) & (y >= 0) & (y <= 1)).all()):
