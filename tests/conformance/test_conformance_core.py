@@ -12,14 +12,21 @@ import torch
 import guerdon.core
 from guerdon.core import (
     agreement,
+    comparisons,
+    contrastive_loss,
     credit,
+    doubt,
+    gating,
     kl,
+    length_bias,
+    ordinal,
     preference,
     preference_free,
     preference_lists,
     preference_sides,
     preference_tokens,
     preference_unpaired,
+    quantile,
     repetition,
     reward_loss,
     surrogate,
@@ -27,7 +34,8 @@ from guerdon.core import (
 from guerdon.testing import check_credit, check_objective
 
 PREFERENCE = tuple(f"preference{kind}" for kind in ("", "_free", "_lists", "_sides", "_tokens", "_unpaired"))
-OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "repetition", "reward_loss", "kl")
+OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "contrastive_loss", "repetition", *REWARD_MODELS, "kl")
+REWARD_MODELS = ("reward_loss", "ordinal", "quantile", "gating", "comparisons", "length_bias", "doubt")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
@@ -35,6 +43,8 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "reduce": "reductions",
     "place": "spans to arrays",
     "contrast": "likelihoods of texts to a reward",
+    "strength": "votes to labels and margins",
+    "meta": "a quantity to climb",
     "stats": "statistics",
     "score_table": "reducers of a table of scores",
     "rng": "keys",
@@ -45,6 +55,7 @@ HELPERS = {  # public functions of the topics above that are no objective and no
     "surrogate.ratio": "a quantity to log",
     "surrogate.clip_fraction": "booleans to log",
     "agreement.agreed": "a mask",
+    "contrastive_loss.sinkhorn": "a constant, for targets",
     "preference.goal_reward": "orders a pair under a goal",
     "preference_tokens.contrast_reward": "a constant, for weights",
     "preference.square_to": "makes a link; checked inside ipo",
@@ -57,6 +68,16 @@ HELPERS = {  # public functions of the topics above that are no objective and no
     "preference_unpaired.bco_weight": "a constant, for weights",
     "repetition.repeats": "a mask",
     "repetition.copies": "quantities to show",
+    "ordinal.thresholds": "parameters to cuts",
+    "quantile.levels": "constants",
+    "gating.penalties": "constants of a set",
+    "gating.ridge": "a fit in closed form",
+    "length_bias.slope": "a number of a set",
+    "length_bias.lowess": "a curve through a set",
+    "length_bias.overlap": "a number of two heads",
+    "doubt.epistemic": "a reducer of a table",
+    "doubt.aleatoric": "a reducer of a table",
+    **{f"comparisons.{name}": "of a table of duels" for name in ("duels", "over_opponents", "max_logits", "max_wins", "bubble")},
     "kl.penalty": "a reward, without a gradient",
     "kl.adapt": "a controller: numbers in, number out",
     "credit.running_baseline": "state in, state out",
@@ -81,10 +102,15 @@ ZERO = torch.zeros(N, T, dtype=torch.float64)
 HALF = torch.full((N,), 0.5, dtype=torch.float64)
 PG = dict(args={"logp": LOGP, "old_logp": OLD, "adv": ADV}, wrt=["logp"], no_signal={"adv": ZERO})
 PAIR = dict(args={"win_logratio": WIN, "lose_logratio": LOSE}, wrt=["win_logratio", "lose_logratio"])
+VIEWS = dict(args={"one": LOGP, "two": REF}, wrt=["one", "two"], shape=(N,), row_wise=False)
 OPINIONS = dict(args={"u": WIN, "v": LOSE}, wrt=["u", "v"])
 TIE = {"lose_logratio": WIN, "label": HALF}
 EVEN = {"win_logratio": 0 * WIN, "lose_logratio": 0 * WIN, "win_rate": 0.5, "lose_rate": 0.5}
 MEAN, UNIFORM = -Z.abs() - 0.1, torch.rand(N, generator=DRAW, dtype=torch.float64)
+STEPS, CUTS = torch.tensor([0, 1, 3, 2, 3, 1]), torch.tensor([-1.0, 0.2, 0.9], dtype=torch.float64)
+UNRATED = {"rating": HALF * torch.nan}
+QUANTILES = dict(args={"predicted": LOGP}, wrt=["predicted"], shape=(N,))
+DUEL = dict(args={"first": LOGP, "second": REF}, wrt=["first", "second"], shape=(N,))
 LENGTHS, DIVERGENCES = torch.tensor([3, 1, 4, 1, 5, 9]), get_args(preference.Divergence)
 LAGS = torch.tensor([1, 1, 2, 1, 0, 2])
 LOOP = dict(args={"logp": -LOGP.abs(), "mask": MASK, "start": LENGTHS.clamp(max=3), "lag": LAGS}, wrt=["logp"], mask="mask")
@@ -125,6 +151,10 @@ CASES = {
     "agreement.divergence": [
         (agreement.divergence, OPINIONS),
         (partial(agreement.divergence, entropy=0.0), {**OPINIONS, "no_signal": {"v": WIN}}),
+    ],
+    "contrastive_loss.simcse": [(contrastive_loss.simcse, VIEWS)],
+    "contrastive_loss.swav": [  # the codes are constants
+        (contrastive_loss.swav, {**VIEWS, "args": {**VIEWS["args"], "prototypes": LOGP[:3]}, "gradcheck": False})
     ],
     "repetition.self_decay": [  # the target is a constant
         (partial(repetition.self_decay, kind=kind), {**LOOP, "no_signal": {"lag": 0 * LENGTHS}, "gradcheck": False})
@@ -253,6 +283,46 @@ CASES = {
     ],
     "reward_loss.centering": [
         (reward_loss.centering, dict(args={"chosen": WIN, "rejected": LOSE}, wrt=["chosen", "rejected"], no_signal={"rejected": -WIN}))
+    ],
+    "reward_loss.text_regulariser": [(reward_loss.text_regulariser, dict(args={"logp": WIN}, wrt=["logp"]))],
+    "reward_loss.log_sigmoid_reward": [
+        (reward_loss.log_sigmoid_reward, dict(args={"score": WIN, "reference": LOSE}, wrt=["score"])),
+    ],
+    "ordinal.likert": [(ordinal.likert, dict(args={"predicted": LOGP, "rating": REF}, wrt=["predicted"], no_signal={"rating": LOGP}))],
+    "ordinal.cumulative_logit": [
+        (ordinal.cumulative_logit, dict(args={"score": Z, "rating": STEPS, "cuts": CUTS}, wrt=["score"], no_signal=UNRATED)),
+        (ordinal.cumulative_logit, dict(args={"score": Z, "rating": STEPS, "cuts": CUTS}, wrt=["cuts"], shape=(N,), no_signal=UNRATED)),
+    ],
+    "ordinal.cumulative_probabilities": [
+        (ordinal.cumulative_probabilities, dict(args={"score": Z, "cuts": CUTS}, wrt=["score"], shape=(N, len(CUTS) + 1)))
+    ],
+    "ordinal.weighted": [(ordinal.weighted, dict(args={"attributes": LOGP, "weights": normal(T)}, wrt=["attributes"], shape=(N,)))],
+    "quantile.pinball": [(quantile.pinball, {**QUANTILES, "args": {**QUANTILES["args"], "target": WIN, "level": quantile.levels(T)}})],
+    "quantile.crossing": [(quantile.crossing, {**QUANTILES, "no_signal": {"predicted": LOGP.sort(1).values}})],
+    "quantile.cvar": [(partial(quantile.cvar, share=0.5), QUANTILES)],
+    "quantile.less_spread": [(quantile.less_spread, QUANTILES)],
+    "gating.gate": [(gating.gate, dict(args={"logits": LOGP}, wrt=["logits"], no_signal={"scale": 0.0}))],
+    "gating.less_verbosity": [
+        (gating.less_verbosity, dict(args={"attributes": LOGP, "penalty": normal(T), "verbosity": 2}, wrt=["attributes"]))
+    ],
+    "gating.mixed": [(gating.mixed, dict(args={"attributes": LOGP, "weights": REF}, wrt=["attributes", "weights"], shape=(N,)))],
+    "comparisons.preference_score": [
+        (partial(comparisons.preference_score, unit=unit), {**DUEL, "args": {**DUEL["args"], **more}})
+        for unit, more in ((False, {}), (True, {"scale": normal(N, T // 2).abs()}))
+    ],
+    "length_bias.residual": [(length_bias.residual, dict(args={"score": Z, "length": LENGTHS}, wrt=["score"], row_wise=False))],
+    "length_bias.correlation": [(length_bias.correlation, dict(args={"score": Z, "length": LENGTHS}, wrt=["score"], row_wise=False))],
+    "length_bias.odin": [
+        (
+            length_bias.odin,
+            dict(args={"quality": Z, "wordiness": WIN, "length": LENGTHS}, wrt=["quality", "wordiness"], row_wise=False),
+        )
+    ],
+    "doubt.gaussian_nll": [
+        (
+            doubt.gaussian_nll,
+            dict(args={"mean": LOGP, "log_var": REF, "rating": OLD}, wrt=["mean", "log_var"], no_signal={"rating": OLD * torch.nan}),
+        )
     ],
     "reward_loss.implicit_rewards": [(reward_loss.implicit_rewards, IMPLICIT)],
     "reward_loss.implicit_outcome_ce": [

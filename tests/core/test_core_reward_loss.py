@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from guerdon.core.preference import dpo
-from guerdon.core.reward_loss import bradley_terry, centering, implicit_outcome_ce, implicit_rewards
+from guerdon.core.preference import dpo, rao_kupper
+from guerdon.core.preference_lists import plackett_luce
+from guerdon.core.reward_loss import (
+    bradley_terry,
+    centering,
+    implicit_outcome_ce,
+    implicit_rewards,
+    log_sigmoid_reward,
+    text_regulariser,
+)
 
 F = torch.float64
 
@@ -117,3 +125,38 @@ def test_finite_far_out(size):
     for label in (0, 0.5, 1):
         assert bradley_terry(t(size, -size), t(-size, size), label=label).isfinite().all()
         assert implicit_outcome_ce(size * LOGP, REF, MASK, t(label, label)).isfinite().all()
+
+
+def test_plackett_luce_of_rewards_golden():
+    reward, mask = t(2, 1, 0)[None], torch.ones(1, 3, dtype=torch.bool)
+    assert plackett_luce(reward, reward, mask, beta=1.0).item() == pytest.approx(0.7208676520, abs=1e-9)
+    best = plackett_luce(reward, reward, mask, beta=1.0, top=1)
+    assert best.item() == pytest.approx(torch.nn.functional.cross_entropy(reward, torch.tensor([0])).item(), abs=1e-12)
+    two = plackett_luce(t(1, 0.2)[None], t(1, 0)[None], mask[:, :2], beta=1.0)
+    assert two.item() == pytest.approx(bradley_terry(t(1), t(0.2)).item(), abs=1e-12)
+
+
+def test_ties_of_rewards_golden():
+    tie, no = torch.tensor([True]), torch.tensor([False])
+    eta = math.exp(0.5)
+    found = [rao_kupper(a, b, tied, beta=1.0, nu=eta) for a, b, tied in ((t(1), t(0), no), (t(0), t(1), no), (t(1), t(0), tie))]
+    assert [math.exp(-x.item()) for x in found] == pytest.approx([0.6224593312, 0.1951151450, 0.1824255238], abs=1e-9)
+
+
+def test_strengths_scale_the_loss_or_move_the_margin():
+    d, strength = t(0.4, -0.3, 1.2), t(1, 2, 3)
+    torch.testing.assert_close(bradley_terry(d, 0 * d, weight=strength), strength * bradley_terry(d, 0 * d))
+    torch.testing.assert_close(bradley_terry(d, 0 * d, margin=strength), bradley_terry(d - strength, 0 * d))
+
+
+def test_text_regulariser_golden():
+    total = 0.99 * bradley_terry(t(1), t(0)) + 0.01 * text_regulariser(t(-10), beta=0.1)
+    assert total.item() == pytest.approx(0.3232616875, abs=1e-9)
+
+
+def test_log_sigmoid_reward():
+    got = log_sigmoid_reward(t(0, 5, -5), 0.0)
+    torch.testing.assert_close(got, t(-math.log(2), -softplus(-5), -softplus(5)))
+    reference = t(1, 1, 1).requires_grad_()
+    log_sigmoid_reward(t(0, 5, -5).requires_grad_(), reference).sum().backward()
+    assert reference.grad is None

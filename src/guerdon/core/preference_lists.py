@@ -95,18 +95,20 @@ def exo_list(
 
 
 def plackett_luce(
-    logratio: Float[Tensor, "G K"], score: Float[Tensor, "G K"], mask: Bool[Tensor, "G K"], *, beta: Number = 0.1
+    logratio: Float[Tensor, "G K"], score: Float[Tensor, "G K"], mask: Bool[Tensor, "G K"], *, beta: Number = 0.1, top: int | None = None
 ) -> Float[Tensor, " G"]:
     """`-log` of the chance that responses drawn one by one without replacement, with weights `e^(beta logratio)`, come in the order of
-    their scores: DPO for rankings, and DPO itself for two. Equal scores keep their order.
+    their scores: DPO for rankings, and DPO itself for two. Equal scores keep their order. A reward model's scores in place of the
+    log-ratios, with beta = 1, are ranked by the plain Plackett-Luce model.
 
-    Source: Rafailov et al. 2023, arXiv 2305.18290, appendix A.3.
+    top: only the first so many draws count, all unless given; 1 is the choice of the best alone (a softmax over the list).
+    Source: Plackett 1975; Rafailov et al. 2023, arXiv 2305.18290, appendix A.3.
     """
     order = torch.argsort(torch.where(mask, score, -torch.inf), dim=1, descending=True, stable=True)
     there = mask.gather(1, order)
     r = torch.where(there, positive("beta", beta) * keep(logratio, mask).gather(1, order), LOWEST)
     rest = r.flip(1).logcumsumexp(1).flip(1)  # of those not yet drawn
-    return keep(rest - r, there).sum(1)
+    return keep(rest - r, there)[:, :top].sum(1)
 
 
 def rejection_sample(reward: Float[Tensor, " K"], n: int, *, beta: Number = 0.5, generator: torch.Generator) -> Int[Tensor, " n"]:

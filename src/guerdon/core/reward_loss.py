@@ -36,6 +36,27 @@ def centering(chosen: Float[Tensor, " P"], rejected: Float[Tensor, " P"]) -> Flo
     return (chosen + rejected).square()
 
 
+def text_regulariser(logp: Float[Tensor, " P"], *, beta: Number = 0.1) -> Float[Tensor, " P"]:
+    """`-log sigmoid(beta logp)`: keeps a reward model's body able to write the chosen response.
+
+    logp: log-probability of the chosen response, summed over its tokens, under the language-model head that shares the body. beta: > 0.
+    With a small coefficient a (.01) the whole loss is `(1 - a) bradley_terry + a text_regulariser`; `preference.dpo` in its place is
+    their DPO form. Source: Yang et al. 2024 (GRM), arXiv 2406.10216.
+    """
+    return logistic(beta * logp)
+
+
+def log_sigmoid_reward(score: Float[Tensor, " N"], reference: Number | Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """`log sigmoid(score - reference)`: a reward that is content, near 0, once a response is better than the reference one.
+
+    reference: the score of a reference response (a constant), for instance the median score of the start's own responses to the prompt.
+    Sums of such rewards are the log-probability that all parts are better: one bad part cannot be made up for.
+    Source: Wang et al. 2024 (transforming and combining rewards), arXiv 2402.00742.
+    """
+    reference = reference.detach() if isinstance(reference, Tensor) else reference
+    return -logistic(score - reference)
+
+
 def implicit_rewards(
     logp: Float[Tensor, "N T"], ref_logp: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], *, beta: Number = 0.05
 ) -> Float[Tensor, "N T"]:

@@ -39,14 +39,14 @@ def mean(table: Table, valid: Valid = None) -> PerItem:
 def total(table: Table, valid: Valid = None) -> PerItem:
     """`sum_m R[m, i]`. An item that lacks judgements gets less for that alone: compare items by `mean` unless all have as many.
 
-    Source: the votes of Liu et al. 2025 (DeepSeek-GRM), arXiv 2504.02495, section 4.1.
+    Source: the votes of Liu et al. 2025 (DeepSeek-GRM), arXiv 2504.02495.
     """
     there = judged(table, valid)
     return _or_missing(masked_sum(table, there, 0), there)
 
 
 def worst(table: Table, valid: Valid = None) -> PerItem:
-    """`min_m R[m, i]`: worst-case optimisation (WCO). Source: Coste et al. 2023, arXiv 2310.02743, equation 4."""
+    """`min_m R[m, i]`: worst-case optimisation (WCO). Source: Coste et al. 2023, arXiv 2310.02743."""
     there = judged(table, valid)
     return _or_missing(torch.where(there, table, torch.inf).amin(0), there)
 
@@ -70,7 +70,7 @@ def uwo(table: Table, valid: Valid = None, *, coef: Number = 0.5, ddof: int = 0)
     """Uncertainty-weighted optimisation: `mean_m R - coef var_m R`.
 
     coef: >= 0, per unit of reward; .5 for best-of-n and .1 for PPO in the paper. ddof: of `var`; the authors' best-of-n has 0, their PPO 1.
-    Source: Coste et al. 2023, arXiv 2310.02743, equation 5.
+    Source: Coste et al. 2023, arXiv 2310.02743.
     """
     return mean(table, valid) - coef * var(table, valid, ddof=ddof)
 
@@ -117,7 +117,7 @@ def guided_vote(table: Table, meta: Shaped[Tensor, " M"], k: int, valid: Valid =
     """`mean` over the k judges with the highest `meta`: voting guided by a model of which judgements are right.
 
     k: half of the judges is usual. Their `total` is `total(table, judged(table) & top_rows(meta, k)[:, None])`.
-    Source: Liu et al. 2025 (DeepSeek-GRM), arXiv 2504.02495, section 4.2.
+    Source: Liu et al. 2025 (DeepSeek-GRM), arXiv 2504.02495.
     """
     there = judged(table, valid)
     return mean(table, there & top_rows(meta, k, there)[:, None])
@@ -126,7 +126,7 @@ def guided_vote(table: Table, meta: Shaped[Tensor, " M"], k: int, valid: Valid =
 def strictly_best(table: Table, best: int, valid: Valid = None) -> Bool[Tensor, " M"]:
     """Which judges score item `best` above every other item; a tie at the top and a missing judgement are no.
 
-    Source: the correctness of a sample in Liu et al. 2025 (DeepSeek-GRM), arXiv 2504.02495, section 3.
+    Source: the correctness of a sample in Liu et al. 2025 (DeepSeek-GRM), arXiv 2504.02495.
     """
     there = judged(table, valid)
     others = torch.arange(table.shape[1], device=table.device) != best
