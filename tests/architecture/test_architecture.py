@@ -29,7 +29,10 @@ RANK = {
     for part in parts.split()
 }
 SIDEWAYS = {  # neighbours of one rank that know of each other, in this direction only
-    3: {("envs", "data"), ("policies", "data"), ("rewards", "envs"), ("rewards", "policies"), ("policies", "envs"), ("data", "envs")},
+    3: {
+        *(("envs", "data"), ("policies", "data"), ("rewards", "data")),
+        *(("rewards", "envs"), ("rewards", "policies"), ("policies", "envs"), ("data", "envs")),
+    },
     4: {("search", "learn"), ("evaluate", "learn"), ("evaluate", "search"), ("learn", "search")},
 }
 PLAIN = {"math", "typing", "collections", "dataclasses", "hashlib", "functools", "itertools", "__future__"}

@@ -43,6 +43,9 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "reduce": "reductions",
     "place": "spans to arrays",
     "contrast": "likelihoods of texts to a reward",
+    "rewriting": "token rewards, without a gradient",
+    "segments": "rewards of parts of a response, and the loss of a tagger, which has no mask of decisions",
+    "brevity": "a reward, without a gradient",
     "strength": "votes to labels and margins",
     "meta": "a quantity to climb",
     "stats": "statistics",
@@ -55,6 +58,7 @@ HELPERS = {  # public functions of the topics above that are no objective and no
     "surrogate.ratio": "a quantity to log",
     "surrogate.clip_fraction": "booleans to log",
     "agreement.agreed": "a mask",
+    "confidence.adjusted": "a reward, without a gradient",
     "contrastive_loss.sinkhorn": "a constant, for targets",
     "preference.goal_reward": "orders a pair under a goal",
     "preference_tokens.contrast_reward": "a constant, for weights",
@@ -103,6 +107,8 @@ HALF = torch.full((N,), 0.5, dtype=torch.float64)
 PG = dict(args={"logp": LOGP, "old_logp": OLD, "adv": ADV}, wrt=["logp"], no_signal={"adv": ZERO})
 PAIR = dict(args={"win_logratio": WIN, "lose_logratio": LOSE}, wrt=["win_logratio", "lose_logratio"])
 VIEWS = dict(args={"one": LOGP, "two": REF}, wrt=["one", "two"], shape=(N,), row_wise=False)
+STATED = {name: normal(N) for name in ("chosen_high", "chosen_low", "rejected_high", "rejected_low")}
+STATED_RATIOS = {name: normal(N) for name in ("win_high", "win_low", "lose_high", "lose_low")}
 OPINIONS = dict(args={"u": WIN, "v": LOSE}, wrt=["u", "v"])
 TIE = {"lose_logratio": WIN, "label": HALF}
 EVEN = {"win_logratio": 0 * WIN, "lose_logratio": 0 * WIN, "win_rate": 0.5, "lose_rate": 0.5}
@@ -143,6 +149,13 @@ CASES = {
             partial(surrogate.value_loss, clip=0.2),
             dict(args={"value": VALUE, "target": TARGET, "old_value": OLD}, wrt=["value"], no_signal={"target": VALUE, "old_value": VALUE}),
         ),
+    ],
+    "confidence.calibration": [(confidence.calibration, dict(args=STATED, wrt=list(STATED)))],
+    "confidence.calibrated_dpo": [
+        (
+            partial(confidence.calibrated_dpo, beta=0.3, coef=0.5),
+            dict(args={**PAIR["args"], **STATED_RATIOS}, wrt=[*PAIR["wrt"], *STATED_RATIOS]),
+        )
     ],
     "agreement.two_orders": [
         (agreement.two_orders, dict(args={"first_shown": WIN, "second_shown": LOSE}, wrt=["first_shown", "second_shown"]))
