@@ -39,6 +39,9 @@ REWARD_MODELS = ("reward_loss", "ordinal", "quantile", "gating", "comparisons", 
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
+    "series": "numbers logged step by step",
+    "bench": "scores of benchmarks",
+    "probing": "clusters of hidden states",
     "masked": "sums and means over masks and groups",
     "reduce": "reductions",
     "place": "spans to arrays",
