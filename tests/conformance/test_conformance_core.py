@@ -52,6 +52,8 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "strength": "votes to labels and margins",
     "meta": "a quantity to climb",
     "stats": "statistics",
+    "calibration": "repairs and facts of probabilities",
+    "overoptimisation": "curves, and laws fitted to them",
     "score_table": "reducers of a table of scores",
     "rng": "keys",
     "ranges": "checks of settings",
