@@ -34,8 +34,8 @@ from guerdon.core import (
 from guerdon.testing import check_credit, check_objective
 
 PREFERENCE = tuple(f"preference{kind}" for kind in ("", "_free", "_lists", "_sides", "_tokens", "_unpaired"))
-OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "contrastive_loss", "repetition", *REWARD_MODELS, "kl")
 REWARD_MODELS = ("reward_loss", "ordinal", "quantile", "gating", "comparisons", "length_bias", "doubt")
+OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "contrastive_loss", "repetition", *REWARD_MODELS, "kl")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
