@@ -54,7 +54,7 @@ class ContrastiveReward:
     def tokens(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
         """`(T_i,)` float32 for each rollout: its tokens' rewards, 0 at those that the policy did not choose. One forward pass."""
         done = [_encoded(self.policy, r) for r in rollouts]
-        asked = [_fitted(self.policy, r, context(r, side)) for r in done for side in (self.better, self.worse)]
+        asked = [fitted(self.policy, r, context(r, side)) for r in done for side in (self.better, self.worse)]
         known = [r for r in asked if len(r)]
         found = iter(likelihood(self.policy, known, batch_size=max(1, len(known))))
         logp = [next(found).float().cpu() if len(r) else torch.zeros(0) for r in asked]
@@ -95,7 +95,7 @@ def _mask(rollout: Rollout) -> Tensor:
     return torch.ones(len(rollout), dtype=torch.bool) if rollout.mask is None else rollout.mask
 
 
-def _fitted(policy: Any, rollout: Rollout, asked: Prompt) -> Rollout:
+def fitted(policy: Any, rollout: Rollout, asked: Prompt) -> Rollout:
     """The rollout in another prompt, cut to what fits into the policy's context with it."""
     moved = rollout.with_(prompt=asked, logp=None)
     most = getattr(policy, "max_length", None)
