@@ -10,24 +10,31 @@ from torch import Tensor
 from guerdon.core import credit, kl, surrogate
 from guerdon.core.masked import masked_whiten
 from guerdon.core.reduce import token_mean
+from guerdon.core.segments import whiten_about_mean
 from guerdon.errors import UserError
 from guerdon.learn.verbs import Credit, placed
 from guerdon.types import Batch, Outputs, Policy, Score, Term, decisions
 
 
-def token_rewards(scores: Sequence[Score], batch: Batch, *, kl_coef: float = 0.0, whiten: bool = False) -> Tensor:
+def token_rewards(scores: Sequence[Score], batch: Batch, *, kl_coef: float = 0.0, whiten: bool = False, about_mean: bool = False) -> Tensor:
     """`(N, T)`: each score at the end of its span, less `kl_coef` times the log-ratio to the reference at every decision.
 
-    whiten: divide by the standard deviation over the batch's decisions; the mean stays. Rows that were not judged hold NaN.
+    whiten: divide by the standard deviation over the batch's decisions, without taking the mean off. about_mean: scale distances from the
+    mean alone, so that the mean stays as it is (`core.segments.whiten_about_mean`). Rows that were not judged hold NaN.
     """
     paid = placed(scores, batch).to(batch.mask.device)
     if kl_coef:
         paid = paid + kl.penalty(batch.old_logp, batch.ref_logp, batch.mask, coef=kl_coef)
     known = credit.judged(paid, batch.mask)
-    return torch.where(known, masked_whiten(paid, known, shift=False), paid) if whiten else paid
+    if not whiten:
+        return paid
+    white = whiten_about_mean(paid, known) if about_mean else masked_whiten(paid, known, shift=False)
+    return torch.where(known, white, paid)
 
 
-def by_critic(policy: Policy, *, kl_coef: float = 0.0, gamma: float = 1.0, lam: float = 0.95, whiten: bool = False) -> Credit:
+def by_critic(
+    policy: Policy, *, kl_coef: float = 0.0, gamma: float = 1.0, lam: float = 0.95, whiten: bool = False, about_mean: bool = False
+) -> Credit:
     """Generalised advantages of `token_rewards`, whitened over the batch, by the policy's own critic; the batch that comes back also has
     the values at sampling and the critic's targets, which `value_term` reads.
 
@@ -39,7 +46,7 @@ def by_critic(policy: Policy, *, kl_coef: float = 0.0, gamma: float = 1.0, lam: 
     def advantages(scores: Sequence[Score], batch: Batch) -> Batch:
         with torch.no_grad():
             value = policy.forward(batch, frozenset({"value"})).value
-        paid = token_rewards(scores, batch, kl_coef=kl_coef, whiten=whiten)
+        paid = token_rewards(scores, batch, kl_coef=kl_coef, whiten=whiten, about_mean=about_mean)
         adv, target = credit.gae(paid, value.to(paid.dtype), batch.mask, gamma=gamma, lam=lam)
         adv = masked_whiten(adv, credit.judged(paid, batch.mask))
         return batch.with_(adv=adv, extra={**batch.extra, "value": value, "target": target})
