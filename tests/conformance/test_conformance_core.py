@@ -13,6 +13,7 @@ import guerdon.core
 from guerdon.core import (
     agreement,
     comparisons,
+    confidence,
     contrastive_loss,
     credit,
     doubt,
@@ -35,7 +36,7 @@ from guerdon.testing import check_credit, check_objective
 
 PREFERENCE = tuple(f"preference{kind}" for kind in ("", "_free", "_lists", "_sides", "_tokens", "_unpaired"))
 REWARD_MODELS = ("reward_loss", "ordinal", "quantile", "gating", "comparisons", "length_bias", "doubt")
-OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "contrastive_loss", "repetition", *REWARD_MODELS, "kl")
+OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "confidence", "contrastive_loss", "repetition", *REWARD_MODELS, "kl")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
