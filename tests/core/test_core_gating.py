@@ -40,14 +40,18 @@ def test_mixed_and_ridge():
     x = attributes()
     weights = gating.gate(torch.zeros(len(x), 4, dtype=F))
     torch.testing.assert_close(gating.mixed(x, weights), x.mean(1))
-    target = x @ torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=F) + 3
+    free = torch.randn(400, 3, generator=torch.Generator().manual_seed(3), dtype=F)
+    target = free @ torch.tensor([1.0, -2.0, 0.5], dtype=F) + 3
     target[7] = float("nan")
-    w, b = gating.ridge(x[:, :3], target, 1e-8)
+    w, b = gating.ridge(free, target, 1e-8)
     torch.testing.assert_close(w, torch.tensor([1.0, -2.0, 0.5], dtype=F), rtol=1e-6, atol=1e-6)
     assert b.item() == pytest.approx(3, abs=1e-6)
-    shrunk, level = gating.ridge(x[:, :3], target, 1e9)
+    shrunk, level = gating.ridge(free, target, 1e9)
     assert shrunk.abs().max() < 1e-5
     assert level.item() == pytest.approx(target.nanmean().item(), abs=1e-5)
+    through, none = gating.ridge(free, target - 3, 1e-8, intercept=False)
+    torch.testing.assert_close(through, w, rtol=1e-6, atol=1e-6)
+    assert none == 0
     none, zero = gating.ridge(x, target * float("nan"), 1.0)
     assert not none.any()
     assert zero == 0

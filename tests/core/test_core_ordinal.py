@@ -38,10 +38,10 @@ def test_a_gradient_is_left_where_a_clamped_difference_of_sigmoids_has_none():
 
 
 def test_thresholds_increase_and_have_gradients():
-    first, steps = t(-1)[0], t(-50, 0, 3)
+    first, steps = t(-1)[0], t(-20, 0, 3)
     cuts = ordinal.thresholds(first, steps)
     assert bool((cuts.diff() > 0).all())
-    torch.testing.assert_close(cuts[2], t(-1 + math.log(2) + math.log1p(math.exp(-50)))[0])
+    torch.testing.assert_close(cuts[2], t(-1 + math.log(2) + math.log1p(math.exp(-20)))[0])
     assert gradcheck(ordinal.thresholds, (first.requires_grad_(), t(0.3, -0.2).requires_grad_()))
 
 

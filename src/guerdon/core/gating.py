@@ -65,10 +65,13 @@ def mixed(attributes: Float[Tensor, "N K"], weights: Float[Tensor, "N K"]) -> Fl
     return (weights * attributes).sum(1)
 
 
-def ridge(features: Float[Tensor, "N d"], target: Shaped[Tensor, " N"], alpha: Number) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
+def ridge(
+    features: Float[Tensor, "N d"], target: Shaped[Tensor, " N"], alpha: Number, *, intercept: bool = True
+) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
     """`argmin_w,b sum_i (w x_i + b - y_i)^2 + alpha |w|^2`: the weights and the intercept, which is not penalised. In closed form.
 
-    alpha: > 0. Targets that are NaN are left out; without any, the weights are 0 and the intercept is 0.
+    alpha: > 0. intercept: False for b = 0, as heads without a bias have it. Targets that are NaN are left out; without any,
+    all is 0.
     Source: Hoerl and Kennard 1970; the first stage of ArmoRM.
     """
     positive("alpha", alpha, "try 1e-4 to 1e4")
@@ -76,7 +79,7 @@ def ridge(features: Float[Tensor, "N d"], target: Shaped[Tensor, " N"], alpha: N
     x, y = features[known].double(), target[known].double()
     if not len(y):
         return features.new_zeros(features.shape[1]), features.new_zeros(())
-    centre, level = x.mean(0), y.mean()
+    centre, level = (x.mean(0), y.mean()) if intercept else (x.new_zeros(x.shape[1]), y.new_zeros(()))
     x, y = x - centre, y - level
     w = torch.linalg.solve(x.T @ x + alpha * torch.eye(x.shape[1], dtype=x.dtype, device=x.device), x.T @ y)
     return w.to(features.dtype), (level - centre @ w).to(features.dtype)

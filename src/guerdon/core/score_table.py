@@ -154,5 +154,5 @@ def z_scores(table: Table, reference: Float[Tensor, "M R"] | None = None, valid:
 def ranks(table: Table, valid: Valid = None) -> Int[Tensor, "M N"]:
     """The place of each item with each judge, 0 for the best; ties in the order of the items, missing ones last."""
     there = judged(table, valid)
-    order = torch.where(there, table, -torch.inf).argsort(1, descending=True, stable=True)
-    return order.argsort(1)
+    order = torch.where(there, table, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return order.argsort(dim=1)

@@ -1,4 +1,4 @@
-"""Scalar heads: reward models, kept as ordinary `AutoModelForSequenceClassification(num_labels=1)` folders.
+"""Reward models, kept as ordinary `AutoModelForSequenceClassification` folders: with one label, or with several and a readout.
 
 A score is read at the last real token, found from lengths; so a text scores the same alone, padded on either side, or packed.
 """
@@ -6,7 +6,7 @@ A score is read at the last real token, found from lengths; so a text scores the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,8 @@ from guerdon.policies.loading import PROBE, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter
 from guerdon.policies.network import Network
 from guerdon.policies.packing import LAYOUTS, Layout, buckets, lay_texts
+from guerdon.policies.readout import Readout, read
+from guerdon.policies.several import head_weight, replace_head, units
 from guerdon.types import Batch, Outputs, Prompt, Rollout
 
 HEADS = ("score", "classifier", "pre_classifier", "pooler")
@@ -43,10 +45,10 @@ class Scorer(Network):
     layout: one of `packing.LAYOUTS`, or "left" (padded to the left); all give the same scores. As an attribute, the one that was chosen.
     rows: texts in one pass of `score`.
     mean, std: the normaliser of `score`; `forward` gives raw scores. compute, checkpoint_activations: of `forward` (see `Network`);
-    the head itself and `score` stay float32.
+    the head itself and `score` stay float32. readout: how a head with several outputs comes to one number (`policies.readout`).
     """
 
-    NEEDS: ClassVar[tuple[str, ...]] = ("score",)
+    NEEDS: ClassVar[tuple[str, ...]] = ("score", "feature", "outputs")
 
     def __init__(
         self,
@@ -62,15 +64,18 @@ class Scorer(Network):
         std: float = 1.0,
         compute: Compute = "float32",
         checkpoint_activations: bool = False,
+        readout: Readout | None = None,
     ) -> None:
         if not std > 0 or rows < 1:
             raise UserError(f"std {std} and rows {rows}, expected positive numbers")
-        labels = plain(model).config.num_labels
-        if labels != 1:
+        self.readout, labels = readout or Readout(), plain(model).config.num_labels
+        if labels != self.readout.labels:
             raise UserError(
-                f"{name or 'the model'} gives {labels} numbers a text, a reward model gives 1", hint="load a model with num_labels=1"
+                f"{name or 'the model'} gives {labels} numbers a text, a reward model gives {self.readout.labels}",
+                hint="load a model with num_labels=1, or say in reward_config.json how several are read",
             )
         super().__init__(model, tokenizer, name=name, compute=compute, checkpoint_activations=checkpoint_activations)
+        self.readout.to(self.device)
         self.codec = Codec(tokenizer, raw=raw, acts=False)
         self.causal = hasattr(plain(model), "score")
         if layout in ("left", "tree", "packed") and not self.causal:
@@ -104,9 +109,14 @@ class Scorer(Network):
         place = locate(model)
         adapter = _adapter(place)
         base = locate(adapter_base(adapter)) if adapter else place
+        kept = Path(place) / "reward_config.json"
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        readout = options.pop("readout", None) or read(place, known.get("readout"))
         with quiet():
             tokenizer = load(AutoTokenizer, base if adapter and not (Path(place) / "tokenizer_config.json").exists() else place)
-            network = _network(base, tokenizer, dtype_of(dtype), key, fresh_head=adapter is not None)
+            network = _network(
+                base, tokenizer, dtype_of(dtype), key, fresh_head=adapter is not None, labels=readout.labels if readout else 1
+            )
             if adapter:
                 network = load_adapter(network, adapter, train=lora is None)
             if lora is not None:
@@ -116,10 +126,8 @@ class Scorer(Network):
                 )
         if chat_template is not None:
             tokenizer.chat_template = chat_template
-        kept = Path(place) / "reward_config.json"
-        known = json.loads(kept.read_text()) if kept.exists() else {}
         settings = {k: known[k] for k in ("mean", "std", "raw", "max_length") if k in known}
-        scorer = cls(network.to(device), tokenizer, name=str(model), **{**settings, **options})
+        scorer = cls(network.to(device), tokenizer, name=str(model), readout=readout, **{**settings, **options})
         scorer.on_merged = adapter is not None and lora is not None
         return scorer
 
@@ -176,30 +184,44 @@ class Scorer(Network):
         return Batch(inputs, torch.ones(len(rows), 1, dtype=torch.bool, device=self.device), group, group)
 
     def forward(self, batch: Batch, need: frozenset[str] = frozenset({"score"})) -> Outputs:
-        """score `(N,)`: raw, float32 (float64 for a float64 model)."""
+        """score `(N,)`: raw, float32 (float64 for a float64 model). Where `need` asks for it, `extra["feature"]` `(N, D)`: what the head
+        reads, the last token's last hidden state (not of an encoder, whose head has layers of its own), and "outputs": what the readout
+        makes of the head's outputs `(N, K)`, by name."""
         unknown = sorted(need - set(self.NEEDS))
         if unknown:
-            raise UserError(f"a scorer does not give {unknown[0]!r}, only 'score'", hint="use a TextPolicy for log-probabilities")
+            raise UserError(f"a scorer gives 'score' and 'feature', not {unknown[0]!r}", hint="use a TextPolicy for log-probabilities")
+        if "feature" in need and not self.causal:
+            raise UserError("the features of an encoder with a head of its own are not read", hint="use a causal model, or FeatureScorer")
         ids, length = batch.inputs["ids"], batch.inputs["length"]
         groups = buckets(length) if self.layout in ("padded", "left") else [torch.arange(len(length), device=length.device)]
-        score = torch.cat([self._score(ids[rows], length[rows]) for rows in groups])[torch.argsort(torch.cat(groups))]
-        return Outputs(score=score if score.dtype == torch.float64 else score.float())
+        found, place = [self._score(ids[rows], length[rows]) for rows in groups], torch.argsort(torch.cat(groups))
+        outputs, *feature = (torch.cat(parts)[place] for parts in zip(*found, strict=True))
+        outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+        extra = {"feature": feature[0]} if "feature" in need else {}
+        return Outputs(score=self.readout(outputs), extra=extra | (self.readout.columns(outputs) if "outputs" in need else {}))
 
-    def _score(self, ids: Tensor, length: Tensor) -> Tensor:
-        """Raw scores of these texts, `(N,)`."""
+    def reward_of(self, feature: Tensor) -> Tensor:
+        """Raw scores `(N,)` of features `(N, D)`: the head alone."""
+        return self.readout(self._head(feature))
+
+    def _head(self, feature: Tensor) -> Tensor:
+        with self.exactly():  # the products of a scalar head cost nothing, and three digits are too few for a reward
+            return self.run(plain(self.model).score, feature.to(self.dtype))
+
+    def _score(self, ids: Tensor, length: Tensor) -> tuple[Tensor, ...]:
+        """What the head gives for these texts, `(N, K)`, and of a causal model the features it is made of, `(N, D)`."""
         if self.causal:
             laid = lay_texts(ids, length, self.layout)
             given = {"attention_mask": laid.mask} if laid.mask is not None else {}
             states = self.states(laid.ids, laid.position, laid.tree, **given)
-            with self.exactly():  # the products of a scalar head cost nothing, and three digits are too few for a reward
-                score = self.run(plain(self.model).score, states.flatten(0, 1)[laid.last].to(self.dtype))
-        else:
-            ids = ids[:, : int(length.max())]
-            real = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
-            heads = [part for name, part in plain(self.model).named_modules() if name.rpartition(".")[2] in HEADS]
-            with in_float32(heads):
-                score = self.run(plain(self.model), input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
-        return score[:, 0]
+            feature = states.flatten(0, 1)[laid.last]
+            return self._head(feature), feature
+        ids = ids[:, : int(length.max())]
+        real = torch.arange(ids.shape[1], device=ids.device) < length[:, None]
+        heads = [part for name, part in plain(self.model).named_modules() if name.rpartition(".")[2] in HEADS]
+        with in_float32(heads):
+            score = self.run(plain(self.model), input_ids=ids, attention_mask=real.long(), **self._segments(ids)).logits
+        return (score,)
 
     def _segments(self, ids: Tensor) -> dict[str, Tensor]:
         """token_type_ids of a text pair, for an encoder that knows them: 1 after the first separator."""
@@ -216,50 +238,74 @@ class Scorer(Network):
             parts = [self.forward(self.collate(rollouts[a : a + self.rows])).score for a in range(0, len(rollouts), self.rows)]
         return (torch.cat([x for x in parts if x is not None]) - self.mean) / self.std if parts else torch.zeros(0)
 
+    @torch.no_grad()
+    def outputs(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """What the head gives, `(N, K)`, before any readout and normaliser. No gradient."""
+        with self.exactly():
+            parts = [
+                self.forward(self.collate(rollouts[a : a + self.rows]), frozenset({"outputs"})) for a in range(0, len(rollouts), self.rows)
+            ]
+        return torch.cat([x.extra["outputs"] for x in parts]) if parts else torch.zeros(0, self.readout.labels)
+
     def normalise(self, rollouts: Sequence[Rollout]) -> None:
         """Set mean and std so that these rollouts score 0 on average with standard deviation 1.
 
         Raises UserError when they all score the same.
         """
-        raw = self.score(rollouts).double() * self.std + self.mean
-        spread = float(raw.std(correction=0)) if len(raw) else 0.0
-        if not spread > 0:
-            raise UserError(f"{len(raw)} rollouts with one and the same score say nothing of its scale", hint="give different rollouts")
-        self.mean, self.std = float(raw.mean()), spread
+        self.mean, self.std = units(self.score(rollouts).double() * self.std + self.mean)
 
     # ------------------------------------------------------------ keeping
+
+    def with_head(self, readout: Readout, key: Key, *, fresh: bool = False) -> Scorer:
+        """This scorer with a new head, drawn with `key`, of as many outputs as the readout reads; as it is where its head is read in that
+        way already, unless `fresh`."""
+        if fresh or readout.described() != self.readout.described():
+            replace_head(plain(self.model), readout.labels, key)
+            self.readout, self.mean, self.std, self._frozen = readout.to(self.device), 0.0, 1.0, None
+            self.check()
+        return self
+
+    @property
+    def head_weight(self) -> Tensor:
+        """`(K, D)`: one direction of the features for each output."""
+        return head_weight(plain(self.model))
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """The trainable ones, in the model's order, then those of the readout."""
+        return [*super().parameters(), *self.readout.parameters()]
 
     def sample(self, prompts: Sequence[Prompt], n: int, key: Key) -> list[Rollout]:
         raise UserError("a scorer reads text, it does not write any", hint="sample from a TextPolicy")
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "mean": self.mean, "std": self.std}
+        learnt = {name: x.clone() for name, x in self.readout.state_dict().items()}
+        return {**super().state_dict(), "mean": self.mean, "std": self.std, **({"readout": learnt} if learnt else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.mean, self.std = float(state["mean"]), float(state["std"])
+        self.readout.load_state_dict(state.get("readout", {}))
 
     @torch.no_grad()
     def check(self) -> None:
         """Two probe texts must score the same alone and together, and as in plain transformers. Raises RunStopped otherwise."""
-        for probe, score in zip(PROBES, self._probe().tolist(), strict=True):
+        for probe, outputs in zip(PROBES, self._probe(), strict=True):
             ids = torch.tensor([self._encode(probe)], device=self.device)
-            usual = float(plain(self.model)(input_ids=ids, **({} if self.causal else self._segments(ids))).logits[0, 0])
-            if not abs(score - usual) <= self._tolerance * max(1.0, abs(usual)):
+            usual = plain(self.model)(input_ids=ids, **({} if self.causal else self._segments(ids))).logits[0].cpu()
+            at = int((outputs - usual).abs().argmax())
+            score, other = float(outputs[at]), float(usual[at])
+            if not abs(score - other) <= self._tolerance * max(1.0, abs(other)):
                 raise RunStopped(
-                    f"self-test of {self.name or 'the scorer'}: a text scores {score:.6g} here and {usual:.6g} alone in plain transformers",
+                    f"self-test of {self.name or 'the scorer'}: a text scores {score:.6g} here and {other:.6g} alone in plain transformers",
                     hint='use layout="padded"; if it still fails, this model family is not supported',
                 )
 
     @torch.no_grad()
     def _probe(self) -> Tensor:
-        """Raw scores of the probes, on the CPU."""
+        """What the head gives for the probes, `(2, K)`, on the CPU."""
+        batch = self._batch([self._encode(p) for p in PROBES], torch.zeros(len(PROBES), dtype=torch.long, device=self.device))
         with self.exactly():
-            score = self.forward(
-                self._batch([self._encode(p) for p in PROBES], torch.zeros(len(PROBES), dtype=torch.long, device=self.device))
-            ).score
-        assert score is not None
-        return score.cpu()
+            return self.forward(batch, frozenset({"outputs"})).extra["outputs"].cpu()
 
     @property
     def _tolerance(self) -> float:
@@ -271,9 +317,12 @@ class Scorer(Network):
         folder = Path(folder)
         places = self._write(folder, self._merged())
         known = {"mean": self.mean, "std": self.std, "raw": not self.codec.chat, "max_length": self.max_length, "base": self.name}
+        if self.readout.kind != "one":
+            known["readout"] = self.readout.described()
         for place in places:
+            self.readout.save(place)
             (place / "reward_config.json").write_text(json.dumps(known, indent=2) + "\n")
-        again = type(self).load(folder, dtype=str(self.dtype).removeprefix("torch."))
+        again = Scorer.load(folder, dtype=str(self.dtype).removeprefix("torch."))
         gap = float((again._probe() - self._probe()).abs().max())
         same = (
             self.device.type == "cpu"
@@ -306,8 +355,9 @@ def _adapter(place: str) -> str | None:
     return place
 
 
-def _network(place: str, tokenizer: Any, dtype: torch.dtype, key: Key, *, fresh_head: bool) -> Any:
-    """The sequence classifier in a folder, or one on top of the model there. fresh_head: an adapter will bring the head."""
+def _network(place: str, tokenizer: Any, dtype: torch.dtype, key: Key, *, fresh_head: bool, labels: int = 1) -> Any:
+    """The sequence classifier in a folder, or one on top of the model there. fresh_head: an adapter will bring the head, of so many
+    labels."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = load(AutoConfig, place)
@@ -316,7 +366,7 @@ def _network(place: str, tokenizer: Any, dtype: torch.dtype, key: Key, *, fresh_
         torch.manual_seed(key.fold("head").number % 2**63)
         if ready:
             return load(AutoModelForSequenceClassification, place, dtype=dtype)
-        model = load(AutoModelForSequenceClassification, place, dtype=dtype, num_labels=1, fresh=HEADS)
+        model = load(AutoModelForSequenceClassification, place, dtype=dtype, num_labels=labels, fresh=HEADS)
     if hasattr(model, "score"):
         width = model.score.weight.shape[1]
         with torch.no_grad():

@@ -29,6 +29,15 @@ def last_layers(model: Any) -> list[tuple[nn.Module, str, nn.Linear]]:
     return found
 
 
+def units(raw: torch.Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of raw scores, for a normaliser. Raises UserError when they are all the same."""
+    raw = raw.double()
+    spread = float(raw.std(correction=0)) if len(raw) else 0.0
+    if not spread > 0:
+        raise UserError(f"{len(raw)} rollouts with one and the same score say nothing of its scale", hint="give different rollouts")
+    return float(raw.mean()), spread
+
+
 def head_weight(model: Any) -> torch.Tensor:
     """`(K, D)`: the weight of the last layer, the one that learns."""
     return last_layers(model)[-1][2].weight

@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
+from guerdon.policies.readout import Readout
 from guerdon.types import ABSENT, Batch, Origin, Outputs, Preference, Prompt, Rollout, Score
 
 LETTERS = "abcd"
@@ -27,7 +28,7 @@ class ToyPolicy(torch.nn.Module):
 
     Token 0 stops and is a decision like any other; token i writes `letters[i - 1]`. `logits` is `(contexts, steps, 1 + letters)`, `value`
     (the critic) `(contexts, steps)`, `score` (the reward head) one weight per token, averaged over the response. All start at 0, or at
-    normal draws of deviation `spread`.
+    normal draws of deviation `spread`. `with_head` gives it a head of several outputs, `heads` `(1 + letters, K)`, averaged alike.
     temperature: of the distribution sampled from; `forward` gives log-probabilities of the same one.
     """
 
@@ -50,6 +51,26 @@ class ToyPolicy(torch.nn.Module):
         self.logits = Parameter(spread * torch.randn(contexts, steps, 1 + len(letters), generator=draw))
         self.value = Parameter(spread * torch.randn(contexts, steps, generator=draw))
         self.score = Parameter(spread * torch.randn(1 + len(letters), generator=draw))
+        self.readout: Readout | None = None
+
+    def with_head(self, readout: Readout, key: Key, *, fresh: bool = False) -> ToyPolicy:
+        """This policy with a new reward head of as many outputs as the readout reads."""
+        drawn = torch.randn(1 + len(self.letters), readout.labels, generator=key.fold("toy").generator())
+        self.readout, self.heads = readout, Parameter(drawn)
+        return self
+
+    def normalise(self, rollouts: Sequence[Rollout]) -> None:
+        """Its scores stay in the units they have."""
+
+    @property
+    def head_weight(self) -> Tensor:
+        """`(K, 1 + letters)`: as a scorer's."""
+        return self.heads.T
+
+    @torch.no_grad()
+    def outputs(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """What the head with several outputs gives, `(N, K)`."""
+        return self.forward(self.collate(rollouts), frozenset({"outputs"})).extra["outputs"]
 
     def context(self, prompt: Prompt) -> int:
         """The row of the table that answers this prompt."""
@@ -73,6 +94,22 @@ class ToyPolicy(torch.nn.Module):
                     rollout = Rollout(prompt, self.decode(actions), actions, logp, torch.ones(length, dtype=torch.bool))
                     rollouts.append(rollout.with_(group=group, end=end, origin=origin))
         return rollouts
+
+    @torch.no_grad()
+    def extend(self, rollouts: Sequence[Rollout], n: int, key: Key, *, most: int) -> list[Rollout]:
+        """n continuations of each unfinished rollout by at most `most` decisions, as whole rollouts; without room as it is. Groups stay."""
+        out, origin = [], Origin(self.version, str(key), temperature=self.temperature)
+        for i, begun in enumerate(rollouts):
+            done = torch.zeros(0, dtype=torch.long) if begun.actions is None else begun.actions
+            here = (self.logits[self.context(begun.prompt)] / self.temperature).log_softmax(-1)
+            for j in range(n):
+                drawn = torch.multinomial(here.exp(), 1, generator=key.fold(i, j).generator())[len(done) : len(done) + most, 0]
+                stops = (drawn == 0).nonzero()
+                actions = torch.cat((done, drawn[: int(stops[0]) + 1] if len(stops) else drawn))
+                whole = begun.with_(content=self.decode(actions), actions=actions, mask=torch.ones(len(actions), dtype=torch.bool))
+                end = "stop" if len(stops) else "length"
+                out.append(whole.with_(logp=here[torch.arange(len(actions)), actions], end=end, origin=origin))
+        return out
 
     def decode(self, actions: Tensor) -> str:
         """The letters of a response."""
@@ -118,17 +155,26 @@ class ToyPolicy(torch.nn.Module):
         return Batch(inputs, padded(chosen, torch.bool), group, group, old_logp=old)
 
     def forward(self, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
-        """Log-probabilities, entropies, values and scores, and in `extra` sum_p2 (the sum of p^2), each only when asked for."""
+        """Log-probabilities, entropies, values and scores, and in `extra` sum_p2 (the sum of p^2), logits and feature (the share of each
+        token in the response, which `score` reads), each only when asked for."""
         context, actions, length = (batch.inputs[k] for k in ("context", "actions", "length"))
         width = actions.shape[1]
         table = (self.logits[context, :width] / self.temperature).log_softmax(-1)
         real = torch.arange(width) < length[:, None]
+        extra = {"sum_p2": torch.where(real, (2 * table).exp().sum(-1), 0.0)} if "sum_p2" in need else {}
+        score = torch.where(real, self.score[actions], 0.0).sum(1) / length.clamp(min=1)
+        if "feature" in need:
+            shares = torch.nn.functional.one_hot(actions, 1 + len(self.letters)).float()
+            extra |= {"feature": torch.where(real[:, :, None], shares, 0.0).sum(1) / length.clamp(min=1)[:, None]}
+        if self.readout is not None:
+            outputs = torch.where(real[:, :, None], self.heads[actions], 0.0).sum(1) / length.clamp(min=1)[:, None]
+            score, extra = self.readout(outputs), extra | (self.readout.columns(outputs) if "outputs" in need else {})
         return Outputs(
             logp=torch.where(real, table.gather(2, actions[:, :, None])[:, :, 0], 0.0) if "logp" in need else ABSENT,
             entropy=torch.where(real, -(table.exp() * table).sum(-1), 0.0) if "entropy" in need else ABSENT,
             value=torch.where(real, self.value[context, :width], 0.0) if "value" in need else ABSENT,
-            score=torch.where(real, self.score[actions], 0.0).sum(1) / length.clamp(min=1) if "score" in need else ABSENT,
-            extra={"sum_p2": torch.where(real, (2 * table).exp().sum(-1), 0.0)} if "sum_p2" in need else {},
+            score=score if "score" in need else ABSENT,
+            extra=extra | ({"logits": table} if "logits" in need else {}),
         )
 
     def against(self, ref: Any, outputs: Outputs, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
@@ -188,8 +234,10 @@ def toy_pairs(n: int = 12, seed: int = 0, letters: str = LETTERS, length: int = 
 
 
 def toy_demos(n: int = 12, seed: int = 0) -> list[Rollout]:
-    """n demonstrations: the chosen responses of `toy_pairs`, each in a group of its own."""
-    return [pair.ranked[0].with_(group=i) for i, pair in enumerate(toy_pairs(n, seed))]
+    """n demonstrations: the chosen responses of `toy_pairs`, each in a group of its own; `meta["rating"]` counts the first letter."""
+    found = [pair.ranked[0].with_(group=i) for i, pair in enumerate(toy_pairs(n, seed))]
+    rated = [{**r.prompt.meta, "rating": float(str(r.content).count(LETTERS[0]) - 2)} for r in found]
+    return [r.with_(prompt=Prompt(r.prompt.id, r.prompt.content, meta)) for r, meta in zip(found, rated, strict=True)]
 
 
 def toy_pools(n: int = 8, size: int = 3, seed: int = 0) -> list[Preference]:
