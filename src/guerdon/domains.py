@@ -17,6 +17,8 @@ from guerdon.errors import UserError, nearest
 
 DATA = ("prompts", "pairs", "demos", "pools", "unpaired", "stepwise")
 MODELS = ("policy", "scorer", "prm")
+ENCODER = "minilm"
+"""A sentence encoder: no reward model by itself, but features for the head of one."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,18 @@ def text_prm(cfg: Any, key: Any) -> Any:
 def text_scorer(cfg: Any, key: Any) -> Any:
     from guerdon.policies.heads import Scorer
 
+    name, kind = getattr(cfg, "scorer_model", None) or cfg.model, Scorer
+    if getattr(cfg, "freeze", False):
+        from guerdon.policies.features import FeatureScorer, SentenceEncoder, with_prompt
+        from guerdon.policies.frozen import FrozenScorer
+
+        if name == ENCODER:
+            return FeatureScorer(SentenceEncoder(name), text=with_prompt)
+        kind = FrozenScorer
+    elif getattr(cfg, "WRITES", False):
+        from guerdon.policies.writing import WritingScorer as kind
     options = {name: getattr(cfg, name) for name in ("max_length", "chat_template", "raw") if hasattr(cfg, name)}
-    return Scorer.load(cfg.model, key=key, **lora(cfg, key), **place(cfg), **options)
+    return kind.load(name, key=key, **lora(cfg, key), **place(cfg), **options)
 
 
 def lora(cfg: Any, key: Any) -> dict[str, Any]:
@@ -209,6 +221,10 @@ def text_render(cfg: Any, item: Any) -> str:
     from guerdon.policies.loading import load, locate
     from guerdon.types import Preference, Prompt
 
+    if cfg.model == ENCODER:
+        from guerdon.policies.features import with_prompt
+
+        return words(item.content) if isinstance(item, Prompt) else with_prompt(item.ranked[0] if isinstance(item, Preference) else item)
     tokenizer = load(AutoTokenizer, locate(cfg.model))
     codec = Codec(tokenizer, stop=[0] if tokenizer.eos_token_id is None else [])
     prompt = item if isinstance(item, Prompt) else item.prompt
@@ -266,9 +282,18 @@ def diffusion_policy(cfg: Any, key: Any) -> Any:
 
 def scorer_folder(folder: Path) -> Any:
     """A trained reward model, ready to score."""
+    from guerdon.policies import gated, tagger
     from guerdon.policies.features import CONFIG, FeatureScorer
+    from guerdon.policies.frozen import FrozenScorer
     from guerdon.policies.heads import Scorer
+    from guerdon.rewards import ensemble
+    from guerdon.rewards.model import Identity
+    from guerdon.rewards.segments import SegmentReward
 
-    if (folder / CONFIG).exists():
-        return FeatureScorer.load(folder)
-    return Scorer.load(folder)
+    if (folder / tagger.CONFIG).exists():
+        return SegmentReward(tagger.Tagger.load(folder), identity=Identity.of(folder))
+    if (folder / ensemble.CONFIG).exists():
+        return ensemble.Ensemble.load(folder, scorer_folder)
+    if (folder / gated.CONFIG).exists():
+        return gated.GatedScorer.load(folder, FeatureScorer.load if (folder / CONFIG).exists() else FrozenScorer.load)
+    return FeatureScorer.load(folder) if (folder / CONFIG).exists() else Scorer.load(folder)

@@ -25,8 +25,10 @@ SMALL |= {"objectives": ("dpo", "hinge"), "seeds": 2, "pairs": 6, "test_pairs": 
 SMALL |= {"block": 6}  # tokens that a toy writes at most
 SMALL |= {"held_out": (), "match": 0.0}  # test data that a toy could not read
 SMALL |= {"labels": ("a", "b"), "sft_steps": 1, "seed_steps": 1}  # what a toy can say; short warm-ups
+SMALL |= {"shown": "{first}{second}"}  # letters only
 SMALL |= {"iterations": 1, "prompts_per_iteration": 3, "steps_per_phase": 2, "pairs_per_round": 3}
 SMALL |= {"statement": "{answer}{confidence}", "confident": ("a",), "unsure": ("b",)}
+SMALL |= {"rows_per_step": 2, "probed": ("rating",)}  # benchmarks
 GROUPS = (Optim, Sampling, LoraConfig)
 FOUNDATION = {"bradley_terry", "dpo", "grpo", "best_of_n", "prime", "reinforce", "diffusion_dpo"}
 
@@ -113,7 +115,7 @@ def build_on_toys(name):
     given = {
         "policy": lambda: ToyPolicy(spread=0.2),
         "prm": lambda: ToyPolicy(spread=0.2),
-        "scorer": lambda: ToyPolicy(spread=0.2),
+        "scorer": lambda: ToyPolicy(spread=0.2, steps=12),
         "prompts": toy_prompts,
         "pairs": partial(toy_pairs, length=4),  # short enough to say one thing more
         "pools": toy_pools,

@@ -40,6 +40,7 @@ PAPER = Paper(
 class Config(Checked):
     model: str = knob("tiny", "the backbone: tiny, a folder, or a hub name")
     data: str = knob("human-ratings:movie", "preference pairs: a file, a folder, a hub name, or a named source")
+    freeze: bool = knob(False, "train the head alone, on features computed once and kept; then also --model minilm, and --lr .001 to .01")
     gap: float = knob(1.0, "pairs of a ranked list whose ratings differ by no more are left out", at_least=0)
     margin: float = knob(0.0, "how much of each pair's rating difference the rewards must exceed", at_least=0)
     votes: bool = knob(False, "use each pair's share of agreeing raters as its label probability")

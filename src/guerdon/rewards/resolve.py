@@ -1,7 +1,7 @@
 """`--reward` as text: a built-in name, a function in a file or module, or the folder of a reward model.
 
     SPEC = WHAT [(setting=value, ...)] [=WEIGHT]
-    WHAT = math | path/to/file.py:function | package.module:function | path/to/model_folder
+    WHAT = math | path/to/file.py:function | package.module:function | path/to/model_folder | http://host:port/path
 
 Examples: `math`, `format=0.2`, `length(limit=400, unit="words")=0.1`, `rewards.py:closes_brackets=0.5`, `runs/rm/final`.
 """
@@ -31,10 +31,12 @@ from guerdon.rewards.foreign import safe_name
 from guerdon.rewards.guard import Guarded
 from guerdon.rewards.lift import is_reward, name_of, with_settings
 from guerdon.rewards.model import ScalarModelReward
+from guerdon.rewards.remote import RemoteReward
+from guerdon.rewards.segments import SegmentReward
 from guerdon.types import Reward
 
 _HERE = Path(__file__).parent
-_KINDS = "a built-in name, file.py:function, module:function or the folder of a reward model"
+_KINDS = "a built-in name, file.py:function, module:function, the folder of a reward model or an address (http://host:port/path)"
 
 
 @cache
@@ -143,6 +145,8 @@ def load(spec: Spec, load_scorer: Callable[[Path], Any] | None = None) -> tuple[
     """The reward of a spec (not guarded, not weighted) and its facts for the manifest."""
     what = spec.what
     path = Path(what).expanduser()
+    if what.startswith(("http://", "https://")):
+        return with_settings(RemoteReward(what), spec.settings), {"spec": spec.text, "kind": "remote", "settings": dict(spec.settings)}
     if ":" in what:
         return _function(spec)
     if what in public_rewards():
@@ -162,14 +166,14 @@ def load(spec: Spec, load_scorer: Callable[[Path], Any] | None = None) -> tuple[
 def _model(spec: Spec, folder: Path, load_scorer: Callable[[Path], Any] | None) -> tuple[Reward, dict[str, Any]]:
     from guerdon.rewards.model import Identity
 
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", "features_config.json", "ensemble_config.json")):
         raise UserError(
             f"--reward {spec.text!r}: the folder holds no config.json, so it is no model", hint="give the `final` folder of a run"
         )
     if load_scorer is None:
         raise UserError(f"--reward {spec.text!r} is a model, and no loader for reward models was given", hint="pass load_scorer=")
     loaded = load_scorer(folder)
-    reward = loaded if isinstance(loaded, ScalarModelReward) else ScalarModelReward(loaded, identity=Identity.of(folder))
+    reward = loaded if isinstance(loaded, (ScalarModelReward, SegmentReward)) else ScalarModelReward(loaded, identity=Identity.of(folder))
     reward = with_settings(
         reward, {"name": safe_name(folder.name if folder.name != "final" else folder.resolve().parent.name), **spec.settings}
     )
