@@ -283,3 +283,54 @@ def test_names_are_taken_apart():
     )
     assert sources.is_source("human-ratings:movie?split=test")
     assert not sources.is_source("data/pairs.jsonl")
+
+
+# ---------------------------------------------------------------- a few raters
+
+
+def opinions(id: str, *ratings: int) -> RatedSentence:
+    return RatedSentence(id, "movie", id, f"sentence {id}", sum(ratings) / len(ratings), ratings)
+
+
+def test_one_rater_is_wrong_as_often_as_its_ratings_say():
+    sentences = [opinions(f"a{i}", 3, 1, 1, 1) for i in range(60)] + [opinions(f"b{i}", 2, 0, 0, 0) for i in range(60)]
+    pairs = rating_pairs(sentences, gap=0.5, n=2000, key=Key(0))
+    noisy = hr.few_raters(pairs, sentences, key=Key(1))
+    wrong = [p.prompt.meta.get("flipped", False) for p in noisy]
+    # 16 draws: 3 > 2, 3 > 0 (3), 1 < 2 (3), 1 > 0 (9); none is equal
+    assert sum(wrong) / 2000 == pytest.approx(3 / 16, abs=0.03)
+    for before, after, turned in zip(pairs, noisy, wrong, strict=True):
+        assert [r.content for r in after.ranked] == [r.content for r in before.ranked[:: -1 if turned else 1]]
+        assert (after.margin, after.label) == (None, 1.0)
+        assert after.prompt.meta["chosen_id"] == before.prompt.meta["rejected_id" if turned else "chosen_id"]
+    assert noisy == hr.few_raters(pairs, sentences, key=Key(1)) != hr.few_raters(pairs, sentences, key=Key(2))
+    assert noisy[5:] == hr.few_raters(pairs[5:], sentences, key=Key(1))
+
+
+def test_all_raters_are_never_wrong_and_equal_ratings_are_drawn_again():
+    sentences = [opinions("a", 2, 2, 1), opinions("b", 2, 2, 0)]
+    pairs = rating_pairs(sentences, gap=0.0, n=1, key=Key(0))
+    for seed in range(40):
+        [all_of_them] = hr.few_raters(pairs, sentences, raters=20, key=Key(seed))
+        assert "flipped" not in all_of_them.prompt.meta
+    some = [hr.few_raters(pairs, sentences, key=Key(seed))[0].prompt.meta.get("flipped", False) for seed in range(300)]
+    assert sum(some) / 300 == pytest.approx(2 / 5, abs=0.09)  # of five draws that differ, 1 < 2 twice, 2 > 0 twice, 1 > 0 once
+
+
+def test_raters_of_other_sentences_are_refused():
+    pairs = rating_pairs([opinions("a", 3), opinions("b", 1)], n=1, key=Key(0))
+    with pytest.raises(UserError, match="not of these sentences"):
+        hr.few_raters(pairs, [opinions("a", 3)], key=Key(0))
+    with pytest.raises(UserError, match="0 raters"):
+        hr.few_raters(pairs, [], raters=0, key=Key(0))
+
+
+def test_raters_by_name(real):
+    def wrong(raters):
+        pairs = sources.load(f"human-ratings:movie?split=test&n=400&gap=0.1&raters={raters}", "pairs", key=Key(3))
+        return sum(p.prompt.meta.get("flipped", False) for p in pairs)
+
+    assert 30 < wrong(1) < 160
+    assert wrong(9) < wrong(1) / 2
+    with pytest.raises(UserError, match="option raters"):
+        sources.load("human-ratings:movie?raters=0", "pairs")

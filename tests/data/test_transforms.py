@@ -33,7 +33,7 @@ def test_filters():
 
 def test_a_second_judge_must_agree():
     pairs = toy_pairs(6)
-    wrong = [transforms._swap(p) for p in pairs[:2]]
+    wrong = [transforms.swapped(p) for p in pairs[:2]]
     assert agreeing([*wrong, *pairs[2:]], ToyReward()) == pairs[2:]
     assert agreeing(toy_pools(4), ToyReward()) == toy_pools(4)
     assert agreeing(pairs, ToyReward("z")) == []  # all alike to this judge

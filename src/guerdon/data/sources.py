@@ -75,7 +75,8 @@ def load(name: str, kind: Kind, key: Key | None = None) -> list[Prompt] | list[P
     """The records of a named source.
 
     human-ratings[:movie|tweet|product|editorial]: options split=train|test (train), gap (1.0, pairs), n (pairs: as many as there are
-    sentences; prompts: 256), list (pairs: ranked lists of so many sentences instead of pairs).
+    sentences; prompts: 256), list (pairs: ranked lists of so many sentences instead of pairs), raters (pairs: labelled by so many random
+    ratings of each sentence instead of all, for real label noise).
     reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config has (num_X=3 stands for min_X=3, max_X=3).
     toy-requests: requests for unkind and kind sentences, by topic, for `egida`.
     key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
@@ -105,7 +106,7 @@ def _whole(options: Options, name: str, default: int) -> int:
 
 
 def _human_ratings(domain: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Preference] | list[Rollout]:
-    by_kind = {"prompts": ("split", "n"), "pairs": ("split", "n", "gap", "list"), "demos": ("split",)}
+    by_kind = {"prompts": ("split", "n"), "pairs": ("split", "n", "gap", "list", "raters"), "demos": ("split",)}
     _known(options, by_kind[kind], f"human-ratings as {kind}")
     gap = options.get("gap", 1.0)
     if isinstance(gap, bool) or not isinstance(gap, int | float) or not 0 <= gap < 8:
@@ -117,7 +118,8 @@ def _human_ratings(domain: str, options: Options, kind: Kind, key: Key) -> list[
     if kind == "pairs" and "list" in options:
         return hr.rating_lists(sentences, size=_whole(options, "list", 16), key=key)
     if kind == "pairs":
-        return rating_pairs(sentences, gap=gap, n=_whole(options, "n", len(sentences)), key=key)
+        found = rating_pairs(sentences, gap=gap, n=_whole(options, "n", len(sentences)), key=key)
+        return hr.few_raters(found, sentences, raters=_whole(options, "raters", 1), key=key) if "raters" in options else found
     return [hr.demo(s) for s in sentences]
 
 

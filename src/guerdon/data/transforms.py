@@ -101,7 +101,7 @@ def flipped(items: Items, share: float, *, key: Key) -> list[Preference]:
     (columns such as score_chosen and score_rejected change places); margin and label stay what an annotator would have written.
     share: in [0, 1]. Raises UserError for ranked lists of more than two.
     """
-    return [_swap(item) if _uniform(item, key) < share else item for item in items]
+    return [swapped(item) if _uniform(item, key) < share else item for item in items]
 
 
 def _uniform(item: Preference, key: Key) -> float:
@@ -109,11 +109,16 @@ def _uniform(item: Preference, key: Key) -> float:
     return key.fold("flip", item.prompt.id, *(repr(said(r)) for r in item.ranked)).number / 2**63
 
 
-def _swap(item: Preference) -> Preference:
+def swapped(item: Preference) -> Preference:
+    """The pair turned round. `prompt.meta["flipped"]` is then True, and False if the pair had been turned round before.
+
+    What belongs to a response goes with it (columns such as score_chosen and score_rejected change places); margin and label stay.
+    Raises UserError for ranked lists of more than two.
+    """
     if len(item.ranked) != 2:
         raise UserError(f"list {item.prompt.id!r} has {len(item.ranked)} responses: only pairs are flipped", hint="load the data as pairs")
     exchanged = {_other_side(name): value for name, value in item.prompt.meta.items()}
-    prompt = dataclasses.replace(item.prompt, meta={**exchanged, "flipped": True})
+    prompt = dataclasses.replace(item.prompt, meta={**exchanged, "flipped": not item.prompt.meta.get("flipped", False)})
     ranked = tuple(r.with_(prompt=prompt) if r.prompt == item.prompt else r for r in reversed(item.ranked))
     return dataclasses.replace(item, prompt=prompt, ranked=ranked)
 
