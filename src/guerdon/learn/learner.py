@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -219,10 +219,17 @@ class Learner:
         self.updates, self.policy.version = int(state["updates"]), int(state["version"])
 
 
-def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int) -> Learner:
-    """The learner that a configuration's `Optim` group describes, for a run of so many updates."""
+L = TypeVar("L", bound=Learner)
+
+
+@overload
+def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int) -> Learner: ...
+@overload
+def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int, kind: type[L]) -> L: ...
+def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: int, kind: type[Learner] = Learner) -> Learner:
+    """The learner that a configuration's `Optim` group describes, for a run of so many updates. kind: a subclass to make."""
     adam = Adam(optim.lr, weight_decay=optim.weight_decay, warmup=optim.warmup, decay=optim.decay, steps=updates)
-    return Learner(policy, terms, adam, micro_units=optim.micro_units, micro_tokens=optim.micro_tokens, max_grad_norm=optim.max_grad_norm)
+    return kind(policy, terms, adam, micro_units=optim.micro_units, micro_tokens=optim.micro_tokens, max_grad_norm=optim.max_grad_norm)
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
