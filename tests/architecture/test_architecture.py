@@ -23,7 +23,7 @@ RANK = {
             "rewards policies data envs",
             "learn search evaluate",
             "papers",
-            "claims serve report cli assemble monitoring quickstart domains arithmetic progress testing __main__",
+            "claims serve report cli assemble auditing monitoring quickstart domains arithmetic progress testing __main__",
         )
     )
     for part in parts.split()
