@@ -46,7 +46,7 @@ def test_half_and_unstated_confidence_change_nothing(form):
     assert confidence.adjusted(t(NAN), t(1.0), 0.1, form=form).isnan().all()
 
 
-@pytest.mark.parametrize("more", [{"form": "ratio"}, {"weight": -1.0}, {"weight": NAN}])
+@pytest.mark.parametrize("more", [{"weight": -1.0}, {"weight": NAN}])
 def test_what_adjusted_refuses(more):
     with pytest.raises(ValueError, match="hint:"):
         confidence.adjusted(t(1.0), t(1.0), 0.0, **more)

@@ -10,7 +10,7 @@ import torch
 from guerdon.core.confidence import Form, adjusted
 from guerdon.core.credit import RunningMean, running_baseline
 from guerdon.data.confidence import HIGHEST, stated, unstated
-from guerdon.errors import UserError
+from guerdon.errors import UserError, nearest
 from guerdon.rewards.combine import metrics_of
 from guerdon.rewards.lift import name_of
 from guerdon.rewards.read import text_of
@@ -44,10 +44,12 @@ class StatedConfidence:
         start: float = 0.0,
         clip: float = 10.0,
     ) -> None:
+        if form not in WEIGHTS:
+            raise UserError(f"form {form!r} of the adjustment", hint=nearest(form, WEIGHTS))
         if not (0 < decay < 1 and clip > 0):
             raise UserError(f"decay {decay} and clip {clip}, expected a decay in (0, 1) and a positive bound", hint="0.9 and 10 are usual")
         self.reward, self.form, self.decay, self.clip = reward, form, decay, clip
-        self.weight = WEIGHTS.get(form, 0.0) if weight is None else weight
+        self.weight = WEIGHTS[form] if weight is None else weight
         self.name, self.bounded = name_of(reward), getattr(reward, "bounded", False)
         self.state = RunningMean(start, 1)  # the start counts as seen: the first batch moves it by 1 - decay, too
         self.last: dict[str, float] = {}
