@@ -208,3 +208,15 @@ def test_early_and_late_thirds():
     assert len(plots.shared_bins([run])) == 25
     short = RunData("r", Path("r"), "", {}, {}, {}, {}, samples[:2], [])
     assert plots.split_early_late(short) == ([0.0], [1.0])
+
+
+def test_a_curve_under_two_names_is_drawn_once():
+    series = {"reward": ([0, 1], [1.0, 2.0]), "rewards/rm/mean": ([0, 1], [1.0, 3.0]), "rewards/rm/raw/mean": ([0, 1], [1.0, 3.0])}
+    other = {**series, "rewards/rm/raw/mean": ([0, 1], [0.0, 0.0])}
+    runs = [RunData(name, Path(name), "", {}, {}, {}, which, [], []) for name, which in (("a", series), ("b", other))]
+
+    def titles(*some):
+        return [panel.title for panel, _ in plots.sections(some)[0][1]]
+
+    assert titles(runs[0]) == ["Reward", "Reward part: rm"]
+    assert titles(*runs) == ["Reward", "Reward part: rm", "Reward part: rm/raw"]

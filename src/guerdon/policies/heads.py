@@ -15,9 +15,11 @@ from torch import Tensor
 
 from guerdon.core.rng import Key
 from guerdon.errors import RunStopped, UserError
+from guerdon.policies import reward_card
 from guerdon.policies.codec import Codec, completion_text
 from guerdon.policies.compute import Compute, in_float32
 from guerdon.policies.head import plain
+from guerdon.policies.head_layouts import FoundHead, find_head
 from guerdon.policies.layout import choose
 from guerdon.policies.loading import PROBE, dtype_of, load, locate, quiet
 from guerdon.policies.lora import Lora, adapter_base, is_adapted, load_adapter
@@ -98,27 +100,28 @@ class Scorer(Network):
         key: Key = Key(0),
         **options: Any,
     ) -> Scorer:
-        """A reward model from a reward-model folder (head, normaliser and all), or a new head on a causal model or an encoder.
+        """A reward model from a reward-model folder (head, normaliser and all; also those of `head_layouts`), or a new head on a causal
+        model or an encoder.
 
         A new head is drawn from N(0, 1 / (width + 1)) (Stiennon et al. 2020, arXiv 2009.01325, appendix) with `key`. lora: adapters on
-        the body, the head trained whole. Raises UserError for an adapter that was saved without its head, for a model with other
-        than one label, and for what cannot be loaded; RunStopped when the self-test fails.
+        the body, the head trained whole (an adapter whose head is in another file is merged). Raises UserError for an adapter that was
+        saved without its head, for a model with other than one label, and for what cannot be loaded; RunStopped when the self-test fails.
         """
         from transformers import AutoTokenizer
 
         place = locate(model)
-        adapter = _adapter(place)
+        head = find_head(place)
+        adapter = _adapter(place, headless=head is not None)
         base = locate(adapter_base(adapter)) if adapter else place
-        kept = Path(place) / "reward_config.json"
+        kept = Path(place) / reward_card.CONFIG
         known = json.loads(kept.read_text()) if kept.exists() else {}
         readout = options.pop("readout", None) or read(place, known.get("readout"))
         with quiet():
             tokenizer = load(AutoTokenizer, base if adapter and not (Path(place) / "tokenizer_config.json").exists() else place)
-            network = _network(
-                base, tokenizer, dtype_of(dtype), key, fresh_head=adapter is not None, labels=readout.labels if readout else 1
-            )
+            labels = readout.labels if readout else 1
+            network = _network(base, tokenizer, dtype_of(dtype), key, head, fresh_head=adapter is not None, labels=labels)
             if adapter:
-                network = load_adapter(network, adapter, train=lora is None)
+                network = load_adapter(network, adapter, train=lora is None and head is None)
             if lora is not None:
                 parts = {n.rpartition(".")[2] for n, _ in network.named_modules()}
                 network = lora.wrap(
@@ -127,7 +130,8 @@ class Scorer(Network):
         if chat_template is not None:
             tokenizer.chat_template = chat_template
         settings = {k: known[k] for k in ("mean", "std", "raw", "max_length") if k in known}
-        scorer = cls(network.to(device), tokenizer, name=str(model), readout=readout, **{**settings, **options})
+        found = head.normaliser if head else {}
+        scorer = cls(network.to(device), tokenizer, name=str(model), readout=readout, **{**found, **settings, **options})
         scorer.on_merged = adapter is not None and lora is not None
         return scorer
 
@@ -312,8 +316,9 @@ class Scorer(Network):
         return 1e-4 if self.dtype in (torch.float32, torch.float64) else 5e-2
 
     def save(self, folder: Path) -> None:
-        """Write a folder that plain transformers loads: weights (adapters merged), tokenizer, template, and the normaliser in
-        `reward_config.json`; then load it and compare scores. RunStopped when they differ. An adapter is also in `folder/adapter`."""
+        """Write a folder that plain transformers loads: weights (adapters merged), tokenizer, template, the normaliser in
+        `reward_config.json`, and a model card; then load it and compare scores. RunStopped when they differ. An adapter is also in
+        `folder/adapter`."""
         folder = Path(folder)
         places = self._write(folder, self._merged())
         known = {"mean": self.mean, "std": self.std, "raw": not self.codec.chat, "max_length": self.max_length, "base": self.name}
@@ -321,7 +326,8 @@ class Scorer(Network):
             known["readout"] = self.readout.described()
         for place in places:
             self.readout.save(place)
-            (place / "reward_config.json").write_text(json.dumps(known, indent=2) + "\n")
+            (place / reward_card.CONFIG).unlink(missing_ok=True)  # what was found out about an older model there
+            reward_card.note(place, **known)
         again = Scorer.load(folder, dtype=str(self.dtype).removeprefix("torch."))
         gap = float((again._probe() - self._probe()).abs().max())
         same = (
@@ -335,8 +341,9 @@ class Scorer(Network):
             raise RunStopped(f"the scorer read back from {folder} differs by {gap:.3g}", hint="report this: the folder must not be used")
 
 
-def _adapter(place: str) -> str | None:
-    """The folder if it holds an adapter and no whole model. Raises UserError when the adapter came without its head."""
+def _adapter(place: str, *, headless: bool) -> str | None:
+    """The folder if it holds an adapter and no whole model. headless: its head is in another file. Raises UserError when the adapter
+    came without a head."""
     folder = Path(place)
     if not (folder / "adapter_config.json").exists() or (folder / "config.json").exists():
         return None
@@ -347,7 +354,7 @@ def _adapter(place: str) -> str | None:
         raise UserError(f"the adapter in {place!r} has no adapter_model.safetensors", hint="give a complete adapter folder")
     with safe_open(str(weights), framework="pt") as file:
         names = list(file.keys())
-    if not any(part in ("score", "classifier") for name in names for part in name.split(".")):
+    if not headless and not any(part in ("score", "classifier") for name in names for part in name.split(".")):
         raise UserError(
             f"the adapter in {place!r} was saved without its score head, so its scores would be random",
             hint='train it with modules_to_save=["score"], or give the merged folder',
@@ -355,9 +362,9 @@ def _adapter(place: str) -> str | None:
     return place
 
 
-def _network(place: str, tokenizer: Any, dtype: torch.dtype, key: Key, *, fresh_head: bool, labels: int = 1) -> Any:
-    """The sequence classifier in a folder, or one on top of the model there. fresh_head: an adapter will bring the head, of so many
-    labels."""
+def _network(place: str, tokenizer: Any, dtype: torch.dtype, key: Key, head: FoundHead | None, *, fresh_head: bool, labels: int = 1) -> Any:
+    """The sequence classifier in a folder, or one on top of the model there. head: the one to take in place of a new one. fresh_head: an
+    adapter will bring the head, of so many labels."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = load(AutoConfig, place)
@@ -369,10 +376,17 @@ def _network(place: str, tokenizer: Any, dtype: torch.dtype, key: Key, *, fresh_
         model = load(AutoModelForSequenceClassification, place, dtype=dtype, num_labels=labels, fresh=HEADS)
     if hasattr(model, "score"):
         width = model.score.weight.shape[1]
+        if head and head.weight.shape[1] != width:
+            raise UserError(
+                f"the head in {head.file!r} reads {head.weight.shape[1]} numbers and the model in {place!r} gives {width}",
+                hint="give the head together with the model it was trained on",
+            )
         with torch.no_grad():
             drawn = torch.randn(model.score.weight.shape, generator=key.fold("head").generator(), dtype=torch.float64)
-            model.score.weight.copy_(drawn / (width + 1) ** 0.5)
+            model.score.weight.copy_(head.weight if head else drawn / (width + 1) ** 0.5)
         _set_padding(model, tokenizer)
+    elif head:
+        raise UserError(f"{place!r} has a reward head in {head.file!r}, and is no decoder", hint="save it as a sequence classifier")
     return model
 
 

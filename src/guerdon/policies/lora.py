@@ -48,7 +48,10 @@ class Lora:
 def load_adapter(model: Any, folder: str, *, train: bool) -> Any:
     """The model with the adapter in `folder`. train: go on with that adapter; otherwise it is merged into the weights."""
     peft = need("peft", extra="peft")
-    wrapped = peft.PeftModel.from_pretrained(model, folder, is_trainable=train)
+    config = peft.PeftConfig.from_pretrained(folder)
+    if config.task_type == "CAUSAL_LM" and not hasattr(model, "prepare_inputs_for_generation"):
+        config.task_type = None  # an adapter of a language model on a reward model: peft must not look for a generator
+    wrapped = peft.PeftModel.from_pretrained(model, folder, is_trainable=train, config=config)
     return wrapped if train else wrapped.merge_and_unload(safe_merge=True)
 
 

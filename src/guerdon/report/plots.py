@@ -100,7 +100,10 @@ def sections(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[Panel, str]]
     """Title and figures of each section that these runs have anything for; metrics without a place of their own come last."""
     present = {metric for run in runs for metric, (_, values) in run.series.items() if values}
     placed = {metric for _, panels in SECTIONS for panel in panels for metric in panel.metrics}
-    others = sorted(m for m in present - placed if m.rpartition("/")[2] != "seconds")
+    others: list[str] = []
+    for metric in sorted(m for m in present - placed if m.rpartition("/")[2] != "seconds"):
+        if not any(same(runs, metric, shown) for shown in others):
+            others.append(metric)
     out = []
     parts = [
         Panel((m,), f"Reward part: {m.removeprefix('rewards/').removesuffix('/mean')}", "mean of a step") for m in others if PART.match(m)
@@ -112,6 +115,11 @@ def sections(runs: Sequence[RunData]) -> list[tuple[str, list[tuple[Panel, str]]
     rest = [Panel((m,), m, "") for m in others if not PART.match(m) and not m.startswith("loss/") and worth(runs, m)]
     out.append(("More", [(panel, curve(panel, runs)) for panel in rest]))
     return [(title, panels) for title, panels in out if panels]
+
+
+def same(runs: Sequence[RunData], metric: str, other: str) -> bool:
+    """Whether a metric is another one under a second name (the raw score of a model without a normaliser)."""
+    return all(run.series.get(metric) == run.series.get(other) for run in runs)
 
 
 def worth(runs: Sequence[RunData], metric: str) -> bool:
