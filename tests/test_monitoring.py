@@ -195,3 +195,28 @@ def test_small_data_are_left_alone_unless_asked(folder, capsys):
     assert "no monitor: 40 rows are few" in capsys.readouterr().out
     with pytest.raises(UserError, match="is the training data"):
         prepare(*configure("dpo", {"model": "model", "data": "pairs.jsonl", "monitor.data": "pairs.jsonl"}))
+
+
+SELF_REWARDING: dict[str, list[str]] = {
+    "cream": ["--rounds", "1", "--prompts-per-round", "2", "--steps-per-round", "1", "--sft-steps", "1", "--n", "3"],
+    "scir": ["--rounds", "1", "--prompts-per-round", "2", "--steps-per-round", "1", "--seed-steps", "1"],
+    "selm": ["--rounds", "1", "--pairs-per-round", "2", "--steps-per-round", "1"],
+    "temporal_self_rewarding": ["--iterations", "1", "--prompts-per-iteration", "2", "--steps-per-phase", "1", "--n", "2"],
+    "egida": ["--steps", "2", "--test", "2", "--pairs", "2"],
+}
+
+
+@pytest.mark.parametrize("method", SELF_REWARDING)
+def test_methods_that_make_their_own_pairs_are_watched_too(method, folder, capsys):
+    """On held-out preferences that are given, for what most of them learn from holds none."""
+    (folder / "prompts.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Do {i}", "topic": "ab"[i % 2], "benign": i > 5}) + "\n" for i in range(8))
+    )
+    (folder / "guard.py").write_text("def safe(text):\n    return len(text) % 2\n")
+    data = {"egida": "prompts.jsonl"}.get(method, "pairs.jsonl")
+    argv = ["run", method, "--model", "model", "--data", data, "--batch", "2", "--max-new", "4", *SELF_REWARDING[method]]
+    reward = [] if method in ("cream", "scir") else ["--reward", "guard.py:safe"]
+    assert main([*argv, *reward, "--monitor.data", "other.jsonl", "--monitor.every", "1", "--out", "out"]) == 0
+    rows = rows_of(folder / "out")
+    assert all(row["monitor/accuracies"] >= 0 for row in rows)
+    assert json.loads((folder / "out" / "manifest.json").read_text())["facts"]["monitor"]["pairs"] == 6

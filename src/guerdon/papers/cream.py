@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, Sampling, knob
 from guerdon.core.rng import Key
 from guerdon.core.stats import rank_agreement
 from guerdon.data.cursor import Cursor
@@ -61,6 +61,7 @@ class Config(Checked):
     optim: Optim = Optim(lr=1e-4)
     sft_optim: Optim = Optim(lr=2e-4)
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
 
 def rewards(policy: Policy, last: Snapshot, older: Snapshot | None, rollouts: Sequence[Rollout]) -> tuple[list[Score], list[Score]]:

@@ -1,7 +1,6 @@
 """SCIR: the policy's judge and its implicit reward are made to agree, and only pairs on which they do are learnt from.
 
-Problem: a model asked which of two answers is better, and its own log-ratios, contradict each other on many pairs; self-rewarding trusts
-one of them.
+Problem: a model asked which of two answers is better, and its own log-ratios, contradict each other often; self-rewarding trusts one.
 Idea: at every update both judge the pairs of the batch with the policy as it is, the judge in both orders. A loss makes them agree, and be
 sure: `L = dpo(pairs with one winner) + lam * agreement(all pairs)`. The winner is a constant.
 Left out: nothing known; no code and no exact loss are published. Options, reconstructed from the description: objective `agree` (minus the
@@ -20,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, Sampling, knob
 from guerdon.core import agreement, preference
 from guerdon.core.reduce import mean
 from guerdon.core.rng import Key
@@ -72,6 +71,7 @@ class Config(Checked):
     optim: Optim = Optim(lr=1e-4)
     seed_optim: Optim = Optim(lr=2e-4)
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
 
 def terms(cfg: Config) -> list[Term]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, Sampling, knob
 from guerdon.core import preference_sides
 from guerdon.core.rng import Key
 from guerdon.data.checks import check_pairs
@@ -59,6 +59,7 @@ class Config(Checked):
     sampling: Sampling = Sampling(n=1, max_new=28, top_k=1)
     optim: Optim = Optim(lr=1e-4)
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
 
 def ranked(items: Sequence[Preference], explored: Sequence[Rollout], reward: Reward) -> tuple[list[Preference], Metrics]:

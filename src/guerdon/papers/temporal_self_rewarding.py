@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, Sampling, knob
 from guerdon.core.rng import Key
 from guerdon.data.buffer import Pools
 from guerdon.data.cursor import Cursor
@@ -57,6 +57,7 @@ class Config(Checked):
     sampling: Sampling = Sampling(n=7, max_new=28)
     optim: Optim = Optim(lr=1e-4)
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
 
 def likely(judge: Snapshot, rollouts: Sequence[Rollout]) -> list[Score]:
