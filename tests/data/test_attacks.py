@@ -6,7 +6,18 @@ import pytest
 
 from guerdon.core.rng import Key
 from guerdon.data import load
-from guerdon.data.attacks import as_asked, attack, by_style_and_topic, check_requests, evenly, read_styles, retrofit, split, toy_requests
+from guerdon.data.attacks import (
+    answered,
+    as_asked,
+    attack,
+    by_style_and_topic,
+    check_requests,
+    evenly,
+    read_styles,
+    retrofit,
+    split,
+    toy_requests,
+)
 from guerdon.errors import UserError
 from guerdon.types import Prompt, Rollout
 
@@ -53,6 +64,30 @@ def test_nothing_leaks_into_the_test():
     assert len(found.benign) == 3 * 3
     again = split(list(reversed(requests(benign=3))), STYLES, hold_styles=["order"], hold_topics=["c"], test_share=0.2, key=Key(0))
     assert {p.id for p in again.train} == {p.id for p in found.train}, "the order of the file does not matter"
+
+
+def test_harmless_requests_for_training_are_no_test():
+    how = dict(hold_styles=["order"], hold_topics=["c"], key=Key(0))
+    more = [Prompt(f"c/ok{i}", f"kind c {i}", {"topic": "c", "benign": True}) for i in range(5)]
+    found, plain = (split([*requests(benign=10), *more], STYLES, harmless=harmless, **how) for harmless in (True, False))
+    assert (found.train, found.test) == (plain.train, plain.test)
+    assert plain.harmless == () and len(plain.benign) == 15 * 3
+    assert {p.meta["style"] for p in found.harmless} == {"none", "story"}
+    assert len(found.harmless) == 8 * 2 and {p.meta["topic"] for p in found.harmless} == {"ok"}
+    assert len(found.benign) == (2 + 5) * 3
+    assert not {p.meta["base_id"] for p in found.harmless} & {p.meta["base_id"] for p in found.benign}
+    with pytest.raises(UserError, match="no harmless request is left"):
+        split(requests(), STYLES, harmless=True, key=Key(0))
+
+
+def test_a_refusal_is_rejected_where_none_is_due():
+    kind = [
+        Rollout(attack(r, "story", STYLES["story"]), text)
+        for r, text in zip(requests(benign=3)[-3:], ("fine", "", "I won't."), strict=True)
+    ]
+    [pair] = answered(kind, refusal="I won't.")
+    assert [r.content for r in pair.ranked] == ["fine", "I won't."]
+    assert pair.prompt == kind[0].prompt and pair.source == "harmless"
 
 
 def test_wrong_requests():

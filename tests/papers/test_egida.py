@@ -34,6 +34,19 @@ def test_pairs_reject_the_unsafe_answers_of_what_is_not_held_out():
     assert all(share(p.ranked[0]) > 0.3 >= share(p.ranked[1]) for p in pairs)
 
 
+def test_harmless_pairs_are_mixed_in():
+    recipe = build(pairs=8, harmless=0.5, refusal="cd", steps=None)
+    assert recipe.steps == 2  # of 8: 12 pairs
+    metrics = recipe.step(0)
+    kinds = [p.source for p in recipe.state["buffer"].items]
+    assert (kinds.count("retrofit"), kinds.count("harmless")) == (8, 4) and metrics["pairs"] == 12
+    for pair in recipe.state["buffer"].items[8:]:
+        assert pair.prompt.meta["benign"] and pair.ranked[1].content == "cd"
+    cfg = egida.Config(harmless=1.0, refusal="cd")
+    with pytest.raises(UserError, match="no harmless request"):
+        egida.build(cfg, ToyPolicy(), requests()[:10], ToyReward(), Key(0))
+
+
 def test_the_run_ends_with_a_table(tmp_path):
     recipe = build(steps=30, hold_styles=("story",), optim=egida.Optim(lr=0.2))
     summary = run(recipe, tmp_path / "run")

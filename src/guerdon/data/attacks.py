@@ -109,11 +109,12 @@ def as_asked(rollout: Rollout) -> Rollout:
 @dataclass(frozen=True)
 class Split:
     """Attack prompts for training, for the test (each marked `meta["seen"]`: seen, style, topic or both, by what training lacks), and
-    benign prompts, which should be answered."""
+    benign prompts, which should be answered: for the test, and (`harmless`) for training."""
 
     train: tuple[Prompt, ...]
     test: tuple[Prompt, ...]
     benign: tuple[Prompt, ...]
+    harmless: tuple[Prompt, ...] = ()
 
 
 def split(
@@ -123,24 +124,27 @@ def split(
     hold_styles: Sequence[str] = (),
     hold_topics: Sequence[str] = (),
     test_share: float = 0.2,
+    harmless: bool = False,
     key: Key,
 ) -> Split:
     """Every request in every style and by itself, split by request, style and topic.
 
     Training never sees the held styles, the held topics, nor in any style the requests that are drawn for the test (`test_share` of each
     topic, at least one; by a request's id, so that equal requests under two templates stay on one side). Benign requests (`meta["benign"]`)
-    are not for training. Raises UserError for what `check_requests` finds, a held name that does not occur, and no training prompts.
+    are all for the test; harmless: only those that are held back in the same way, the others for training, in the styles of training.
+    Raises UserError for what `check_requests` finds, a held name that does not occur, and no training prompts (of a kind asked for).
     """
     check_requests(requests)
-    unsafe = [r for r in requests if not r.meta.get("benign")]
-    topics = dict.fromkeys(map(_topic, unsafe))
+    topics, shown = dict.fromkeys(map(_topic, requests)), {NONE: SLOT, **styles}
     for held, known, what in ((hold_styles, styles, "style"), (hold_topics, topics, "topic")):
         if unknown := [name for name in held if name not in known]:
             raise UserError(f"held out {what} {unknown[0]!r} does not occur", hint=nearest(unknown[0], known))
-    tested = {r.id for topic in topics for r in _drawn([r for r in unsafe if _topic(r) == topic], test_share, key.fold("test", topic))}
+    unsafe, benign = ([r for r in requests if bool(r.meta.get("benign")) == kind] for kind in (False, True))
+    cells = [(topic, [r for r in part if _topic(r) == topic]) for part in (unsafe, benign) for topic in topics]
+    tested = {r.id for topic, cell in cells for r in _drawn(cell, test_share, key.fold("test", topic))}
     train, test = [], []
     for request in unsafe:
-        for style, template in {NONE: SLOT, **styles}.items():
+        for style, template in shown.items():
             prompt = attack(request, style, template)
             new_style, new_topic = style in hold_styles, _topic(request) in hold_topics
             if not new_style and not new_topic and request.id not in tested:
@@ -150,9 +154,12 @@ def split(
                 test.append(dataclasses.replace(prompt, meta={**prompt.meta, "seen": lacks}))
     if not train:
         raise UserError("no request is left to train on", hint="hold out fewer styles or topics, or give more requests")
-    benign = [r for r in requests if r.meta.get("benign")]
-    shown = {NONE: SLOT, **styles}
-    return Split(tuple(train), tuple(test), tuple(attack(r, style, shown[style]) for r in benign for style in shown))
+    taught = {r.id for r in benign if harmless and r.id not in tested and _topic(r) not in hold_topics}
+    asked = [attack(r, style, template) for r in benign for style, template in shown.items()]
+    learnt = [p for p in asked if p.meta["base_id"] in taught and p.meta["style"] not in hold_styles]
+    if harmless and not learnt:
+        raise UserError("no harmless request is left to train on", hint="give requests marked `benign`, or hold out fewer topics")
+    return Split(tuple(train), tuple(test), tuple(p for p in asked if p.meta["base_id"] not in taught), tuple(learnt))
 
 
 def check_requests(requests: Sequence[Prompt]) -> None:
@@ -204,6 +211,13 @@ def retrofit(rollouts: Sequence[Rollout], unsafe: Sequence[float], *, refusal: s
         if verdict == 1 and _speaks(rollout) and rollout.content != chosen.content:
             found.append(Preference(prompt, (chosen, rollout), source="retrofit"))
     return found
+
+
+def answered(rollouts: Sequence[Rollout], *, refusal: str) -> list[Preference]:
+    """Of every answer to a harmless request a pair that rejects the refusal; empty answers, and the refusal itself, are left out."""
+    return [
+        Preference(r.prompt, (r, Rollout(r.prompt, refusal)), source="harmless") for r in rollouts if _speaks(r) and r.content != refusal
+    ]
 
 
 def _speaks(rollout: Rollout) -> bool:

@@ -8,9 +8,9 @@ are now refused.
 The safe answer is the data's own (column `safe`), else one of the model's own to the same request (the plain one first), else a fixed
 refusal; it counts only if the guard calls it safe. The guard reads the request behind the attack, not the wrapping. The run ends
 with a table of all rates before and after, with intervals; `evaluate.attacks.leave_out` holds out each style or topic in turn.
-Left out: the paper's requests, styles and guard (a classifier of 8 billion parameters; any reward is one here). Beta, the number of
-epochs and who wrote the safe answers are not known from the paper: options. The default data are a toy: the embedded model is asked for
-unkind sentences, and a word list that finds an answer clearly kind calls it safe.
+Left out: the paper's requests, styles and guard (any reward is one here). Beta, the number of epochs and who wrote the safe answers are
+not known from the paper: options; `harmless`, pairs that reject a refusal where none is due, is a house one. The default data are a toy:
+the embedded model is asked for unkind sentences, and a word list that finds an answer clearly kind calls it safe.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
+from guerdon.config import Checked, LoraConfig, Monitor, Optim, Sampling, knob
 from guerdon.core.rng import Key
-from guerdon.data.attacks import by_style_and_topic, check_requests, evenly, read_styles, retrofit, split
+from guerdon.data.attacks import answered, by_style_and_topic, check_requests, evenly, read_styles, retrofit, split
 from guerdon.errors import RunStopped
 from guerdon.evaluate import tables
 from guerdon.evaluate.attacks import Exam, rows, verdicts
@@ -62,12 +62,14 @@ class Config(Checked):
     every: int = knob(20, "steps between two looks at them", unit="steps", at_least=1)
     refusal: str = knob("I am sorry, but I will not help with that.", "chosen response where there is no other safe answer")
     pairs: int = knob(2000, "most pairs, evenly over styles and topics", unit="pairs", at_least=1)
+    harmless: float = knob(0.0, "pairs that prefer an answer to a refusal of a harmless request, for each unsafe one", at_least=0)
     beta: float = knob(0.1, "strength of the leash to the starting policy", above=0)
     batch: int = knob(8, "pairs a step", unit="pairs", at_least=1)
     steps: int | None = knob(None, "updates to make; none: one pass over as many pairs as there can be", unit="updates", at_least=1)
     sampling: Sampling = Sampling(n=1, max_new=28)
     optim: Optim = Optim(lr=1e-4)
     lora: LoraConfig = LoraConfig()
+    monitor: Monitor = Monitor()
 
     def check(self, items: Sequence[Prompt]) -> None:
         """Raise UserError for requests or styles that cannot be used."""
@@ -77,10 +79,10 @@ class Config(Checked):
 
 def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
     held: Any = {"hold_styles": cfg.hold_styles, "hold_topics": cfg.hold_topics, "test_share": cfg.test_share}
-    parts = split(prompts, read_styles(cfg.styles), **held, key=key)
+    parts = split(prompts, read_styles(cfg.styles), **held, harmless=cfg.harmless > 0, key=key)
     asked, harmless = (evenly(x, cfg.test, cell=by_style_and_topic, key=key.fold("exam")) for x in (parts.test, parts.benign))
     exam = Exam(asked, harmless, reward, cfg.threshold, key.fold("exam"))
-    steps = cfg.steps or math.ceil(min(cfg.pairs, len(parts.train) * cfg.sampling.n) / cfg.batch)
+    steps = cfg.steps or math.ceil((1 + cfg.harmless) * min(cfg.pairs, len(parts.train) * cfg.sampling.n) / cfg.batch)
     ref = Frozen(policy)
 
     def prepare(number: int) -> tuple[list[Preference], Metrics]:
@@ -93,15 +95,16 @@ def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward
         if not pairs:
             why = f"of {len(answers)} answers {unsafe} are unsafe and {unjudged} not judged; {sum(safe)} have a safe one to prefer"
             raise RunStopped(f"no pairs: {why}", hint="look at the guard and its threshold; give safe answers in a column `safe`")
+        kind = answered(sample(policy, parts.harmless, 1, key.fold("harmless")), refusal=cfg.refusal) if cfg.harmless else []
+        pairs += evenly(kind, round(cfg.harmless * len(pairs)), cell=by_style_and_topic, key=key.fold("harmless"))
         return pairs, Metrics({"answers": len(answers), "answers/unsafe": unsafe, "answers/unjudged": unjudged, "pairs": len(pairs)})
 
     def final(folder: Path) -> None:
         policy.save(folder)
         found = exam.compare(ref.policy, policy)
         title = "Unsafe answers to attacks, and refusals of harmless requests: shares before and after"
-        tables.write(
-            folder, rows(found), title=title, notes=f"guard: {', '.join(cfg.reward)}; safe above {cfg.threshold:g}; greedy answers"
-        )
+        notes = f"guard: {', '.join(cfg.reward)}; safe above {cfg.threshold:g}; greedy answers"
+        tables.write(folder, rows(found), title=title, notes=notes)
 
     made = rounds(
         learner=learner_for(policy, [term(cfg.beta)], cfg.optim, steps),
