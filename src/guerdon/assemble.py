@@ -93,8 +93,10 @@ def anchored(cfg: Any) -> Any:
         found["reward"] = tuple(absolute(spec) if is_model(spec) or ".py:" in spec else spec for spec in cfg.reward)
     if (held := getattr(getattr(cfg, "monitor", None), "data", None)) is not None:
         found["monitor"] = dataclasses.replace(cfg.monitor, data=absolute(held))
+    if run_of(cfg).gold:
+        found["run"] = dataclasses.replace(run_of(cfg), gold=tuple(map(absolute, run_of(cfg).gold)))
     if (where := run_of(cfg).ref_cache) not in ("auto", "on", "off"):
-        found["run"] = dataclasses.replace(run_of(cfg), ref_cache=str(Path(where).expanduser().absolute()))
+        found["run"] = dataclasses.replace(found.get("run", run_of(cfg)), ref_cache=str(Path(where).expanduser().absolute()))
     return dataclasses.replace(cfg, **found)
 
 
@@ -250,7 +252,14 @@ def rewards(prepared: Prepared) -> tuple[Any, list[Any]]:
     from guerdon.rewards.resolve import resolve_rewards
 
     resolved = resolve_rewards(reward_specs(prepared), load_scorer=domains.scorer_folder)
-    return resolved.reward, list(resolved.facts)
+    names = run_of(prepared.cfg).gold
+    if not names:
+        return resolved.reward, list(resolved.facts)
+    from guerdon.rewards.gold import Watched
+
+    judges: Any = resolve_rewards(names, load_scorer=domains.scorer_folder, max_abstained_share=1.0)
+    facts = [*resolved.facts, *({**fact, "gold": True} for fact in judges.facts)]
+    return Watched(resolved.reward, {part.name: part.reward for part in judges.reward.reward.parts}), facts
 
 
 def identity(cfg: Any, model: Any) -> dict[str, str]:

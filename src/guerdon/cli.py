@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import guerdon
+from guerdon import auditing
 from guerdon.errors import RunStopped, UserError, nearest
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     one = command("report", "write one HTML file about one or more runs")
     one.add_argument("dirs", nargs="+", metavar="DIR", help="run folders, or folders of runs")
     one.add_argument("--out", metavar="FILE", help="the HTML file (default: report.html in the first folder)")
+    auditing.flags(command("audit", "ask a reward whether it is right, calibrated, and hard to game"))
+    one = command("doctor", "name what ails a run, with evidence and what to change: exit code 0 for healthy runs, 1 for ill ones")
+    one.add_argument("dirs", nargs="+", metavar="DIR", help="run folders (also of runs that go on), or folders of runs")
+    one.add_argument("--json", action="store_true", help="print JSON")
     return top, made
 
 
@@ -401,6 +406,12 @@ def report(args: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(args: argparse.Namespace) -> int:
+    from guerdon.evaluate.doctor.show import tell
+
+    return tell(args.dirs, as_json=args.json)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "quickstart": quickstart,
     "papers": papers,
@@ -411,4 +422,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "reproduce": reproduce,
     "convert": convert,
     "report": report,
+    "audit": auditing.main,
+    "doctor": doctor,
 }

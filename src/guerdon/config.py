@@ -153,6 +153,9 @@ class Run(Checked):
     )
     checkpoint_activations: bool = knob(False, "compute each layer a second time in the backward pass: less memory, a third more time")
     keep_memory: bool = knob(True, "hold on to freed memory between steps (Linux with glibc): faster, given back at the end")
+    gold: tuple[str, ...] = knob(
+        (), "further rewards that only look on: scored on the samples of every step and logged as gold/NAME, not learnt from"
+    )
     transforms: tuple[str, ...] = knob(
         (),
         "changes to preference data before training, in this order: drop_ties, dedupe, least_gap=G, agreement=SHARE, max_words=N, "

@@ -46,18 +46,20 @@ class Bar:
 
 @contextmanager
 def bar(prepared: Prepared, *, shown: bool = True) -> Iterator[Sequence[Any]]:
-    """Sinks for the runner that show the run on standard error; none when `shown` is False."""
+    """Sinks for the runner that show the run on standard error, and what ails it as soon as it shows; none when `shown` is False."""
     if not shown:
         yield []
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from guerdon.evaluate.doctor.live import Live
+
     console = Console(file=sys.stderr)
     left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
     columns = (TextColumn(prepared.method.name), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), *left)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress, notes(console):
-        yield [Bar(progress, console)]
+        yield [Bar(progress, console), Live(lambda said: console.print(f"doctor: {said}", markup=False, highlight=False, soft_wrap=True))]
 
 
 @contextmanager

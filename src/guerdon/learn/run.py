@@ -1,8 +1,9 @@
 """The runner: the only code of a training run that touches the disk, the clock and the console.
 
 A run folder holds `config.json`, `manifest.json`, `metrics.jsonl`, `samples.jsonl`, `checkpoints/step-N/`, `final/` and
-`summary.json`, `verdict.json` when somebody watched, and `profile.json` when it was asked for. A recipe's step depends on its number
-and its state only, so a run that was killed anywhere goes on from its last checkpoint and ends with the same bytes.
+`summary.json`, `verdict.json` when somebody watched, `profile.json` when it was asked for, and `stopped.json` after a step that must not
+be made. A recipe's step depends on its number and its state only, so a run that was killed anywhere goes on from its last checkpoint and
+ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def run(
                 stack.callback(lambda: _write_profile(out, ticking.profile(done.step - start)))
             while done.step < stop and not over(done.step):
                 step = done.step
-                done.last = _step(recipe, step, seed)
+                with _stopping(out, step):
+                    done.last = _step(recipe, step, seed)
                 done.step = step + 1
                 with clock.span("saving"):
                     journal.write(step, done.last)
@@ -117,6 +119,16 @@ def run(
         told = {name: value for name, value in vars(summary).items() if name != "profile"}
         checkpoint.write_text(out / "summary.json", json.dumps(_plain(told), indent=1))
     return summary
+
+
+@contextmanager
+def _stopping(out: Path, step: int) -> Iterator[None]:
+    """A step that must not be made leaves its reason in `stopped.json`: it has no line in the journal."""
+    try:
+        yield
+    except RunStopped as error:
+        checkpoint.write_text(out / "stopped.json", json.dumps({"step": step, "why": str(error)}, indent=1))
+        raise
 
 
 def _over(recipe: Recipe, step: int) -> bool:
@@ -194,6 +206,7 @@ def _claim_folder(out: Path, config: Mapping[str, Any] | None, resume: bool) -> 
     if not resume and checkpoint.steps(out / "checkpoints"):
         raise UserError(f"{out} already holds checkpoints", hint=f"guerdon resume {out}, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
+    (out / "stopped.json").unlink(missing_ok=True)  # what stopped it may have been mended
     if given is not None and not path.exists():
         checkpoint.write_text(path, json.dumps(given, indent=1))
 

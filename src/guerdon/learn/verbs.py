@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from guerdon.core import credit, kl
+from guerdon.core import credit, kl, stats
 from guerdon.core.place import place
 from guerdon.core.reduce import token_mean
 from guerdon.core.rng import Key
@@ -138,21 +139,29 @@ def row_sum(x: Tensor, batch: Batch) -> Tensor:
 
 
 def judge(reward: Reward, rollouts: Sequence[Rollout]) -> tuple[list[Score], Metrics]:
-    """The scores, and what the reward says of itself (seconds, abstentions), for those that do.
+    """The scores, the seconds they took (`reward/seconds`), and what the reward says of itself, for those that do.
 
     Raises RunStopped when no rollout of a step was judged: there is nothing to learn from, and training on would hide it.
     """
+    began = time.monotonic()
     with clock.span("rewards"):
         scores = reward(rollouts)
+    took = {"reward/seconds": time.monotonic() - began}
     if scores and all(math.isnan(s.value) for s in scores):
         why = next((s.note for s in scores if s.note), "no reason given")
         raise RunStopped(f"all {len(scores)} rewards of this step are missing (first reason: {why})", hint="try the reward alone first")
     own: Any = getattr(reward, "metrics", None)
-    return scores, Metrics({} if own is None else own())
+    return scores, Metrics(took if own is None else {**own(), **took})
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch: Batch, pieces: Pieces | None = None) -> Metrics:
-    """Reward, its parts, group spread, lengths, and the KL to the reference where the batch has it; and the rollouts to show."""
+    """Reward, its parts, group spread, lengths, and the KL to the reference where the batch has it; and the rollouts to show.
+
+    `reward/min`, `reward/max`: over this step. `reward/length_correlation`, `rewards/NAME/correlation`: Pearson's, of the length and of a
+    part with the whole reward; left out where one of them does not vary.
+    `rewards/NAME/group_std`: the mean over groups of a part's deviation in them, so that parts of different scales show; left out
+    where no group has two.
+    """
     reward = values(scores)
     known = reward[~reward.isnan()]
     spread = _group_std(reward, batch.group)
@@ -165,8 +174,15 @@ def rollout_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score], batch:
         "completions/mean_length": _mean(length),
         "completions/clipped_ratio": sum(r.end == "length" for r in rollouts) / max(1, len(rollouts)),
     }
+    if len(known):
+        out |= {"reward/min": float(known.min()), "reward/max": float(known.max())}
+    out |= _correlation("reward/length_correlation", length, reward)
     for name in sorted({name for s in scores for name in s.parts}):
-        out[f"rewards/{name}/mean"] = _mean(torch.tensor([s.parts[name] for s in scores if name in s.parts]))
+        part = torch.tensor([s.parts.get(name, math.nan) for s in scores])
+        out[f"rewards/{name}/mean"] = _mean(part[[name in s.parts for s in scores]])
+        apart = _group_std(part, batch.group)
+        out |= {f"rewards/{name}/group_std": _mean(apart)} if len(apart) else {}
+        out |= _correlation(f"rewards/{name}/correlation", part, reward)
     if batch.ref_logp is not None and batch.old_logp is not None:
         out["kl"] = _mean(kl.kl(batch.old_logp, batch.ref_logp, show="k3")[batch.mask])
         out["kl/sequence"] = _mean(row_sum(batch.old_logp - batch.ref_logp, batch))
@@ -217,6 +233,12 @@ def _group_std(reward: Tensor, group: Tensor) -> Tensor:
     found = [x[~x.isnan()] for x in (reward[group == g] for g in group.unique())]
     # Of equal numbers the rounded deviation need not be 0.
     return torch.tensor([float(x.std()) if bool(x.max() > x.min()) else 0.0 for x in found if len(x) > 1])
+
+
+def _correlation(name: str, x: Tensor, reward: Tensor) -> dict[str, float]:
+    """Nothing where there is none."""
+    found = stats.pearson(x, reward)
+    return {} if math.isnan(found) else {name: found}
 
 
 def _mean(x: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import jinja2
 
+from guerdon.evaluate.doctor import examine
+from guerdon.evaluate.journal import Journal
 from guerdon.report import Table, plots
 from guerdon.report.read import RunData, read_all
 from guerdon.report.shade import early_late
@@ -42,7 +45,7 @@ def render(
     )
     environment.filters["number"] = number
     bins = plots.shared_bins(runs)
-    spoken = verdicts if verdicts is not None else [v for run in runs for v in run.verdicts]
+    spoken = verdicts if verdicts is not None else [v for run in runs for v in (*run.verdicts, *diagnosis(run))]
     return environment.get_template("page.html.j2").render(
         title=" and ".join(sorted({run.paper for run in runs if run.paper})) or "Run",
         runs=[{"name": run.name, "color": f"var(--c{i % plots.SERIES})", "steps": run.steps} for i, run in enumerate(runs)],
@@ -59,6 +62,14 @@ def render(
         config=compare([flat(run.config) for run in runs]),
         manifest=compare([flat(run.manifest) for run in runs]),
     )
+
+
+def diagnosis(run: RunData) -> list[dict[str, str]]:
+    """What the doctor finds, beside what the run's own monitor said."""
+    if not run.series:
+        return []
+    found = examine(dataclasses.replace(Journal.read(run.folder), verdicts=()))
+    return [{"run": run.name, "verdict": x.illness, "why": f"{x.why}: {x.change}", "tone": "bad"} for x in found.findings]
 
 
 def headline(runs: Sequence[RunData]) -> list[tuple[str, str]]:
@@ -136,6 +147,8 @@ def text(value: Any) -> str:
 
 def tone(verdict: Mapping[str, str]) -> str:
     word = str(verdict.get("verdict", "")).lower()
+    if "tone" in verdict:
+        return verdict["tone"]
     return "bad" if any(w in word for w in BAD) else "good" if any(w in word for w in GOOD) else "plain"
 
 

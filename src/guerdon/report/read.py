@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.errors import UserError
+from guerdon.evaluate.journal import read_json, read_lines, runs_in
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,9 @@ class RunData:
         return max((steps[-1] + 1 for steps, _ in self.series.values() if steps), default=0)
 
 
-def is_run(folder: Path) -> bool:
-    return (folder / "metrics.jsonl").is_file()
-
-
 def read_all(folders: Sequence[Path | str]) -> list[RunData]:
     """The runs in these folders; a folder that is none itself stands for the runs directly inside it."""
-    found: list[Path] = []
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise UserError(f"no folder {folder}", hint="give the --out of a run")
-        inside = [folder] if is_run(folder) else sorted(child for child in folder.iterdir() if child.is_dir() and is_run(child))
-        if not inside:
-            raise UserError(f"{folder} holds no run (no metrics.jsonl)", hint="give the --out of a run, or a folder of runs")
-        found += [run for run in inside if run.resolve() not in {other.resolve() for other in found}]
+    found = runs_in(folders)
     if not found:
         raise UserError("no run folder given", hint="guerdon report DIR [DIR ...]")
     runs = [read(folder, name) for folder, name in zip(found, titles(found), strict=True)]
@@ -94,32 +83,3 @@ def series_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], l
             steps.append(int(row["step"]))
             values.append(float(value))
     return series
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON objects with a step, one a line; a half-written last line is left out."""
-    if not path.is_file():
-        return []
-    rows: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            int(row["step"])
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                break
-            raise UserError(f"{path}, line {number} is not a row of a run: {line[:60]!r}", hint="repair or delete this line") from None
-        rows.append(row)
-    return rows
-
-
-def read_json(path: Path, default: Any = None) -> Any:
-    if not path.is_file():
-        return {} if default is None else default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}", hint="repair or delete this file") from None
