@@ -32,9 +32,11 @@ class Gate(nn.Module):
             self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.scale = nn.Parameter(torch.ones(()))
         generator = key.fold("gate").generator()
-        for layer in self.layers:
-            nn.init.normal_(layer.weight, std=layer.weight.shape[1] ** -0.5, generator=generator)
-            nn.init.zeros_(layer.bias)
+        for p in self.layers.parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=p.shape[1] ** -0.5, generator=generator)
+            else:
+                nn.init.zeros_(p)
 
     def forward(self, x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         for layer in list(self.layers)[:-1]:
