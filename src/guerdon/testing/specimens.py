@@ -149,7 +149,7 @@ def encoder() -> Any:
 class WordFeatures:
     """Which words a text has, hashed into `dim` places and normalised: features that cost nothing."""
 
-    name, dim = "words", 4096
+    name, dim = "words", 2048
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         out = torch.zeros(len(texts), self.dim)

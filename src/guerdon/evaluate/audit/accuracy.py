@@ -108,10 +108,8 @@ def shifted(ctx: Context) -> Finding:
     weak, broken = ctx.limits.lost
     verdict = "sound" if number.value < weak or number.low <= 0 else "broken" if number.value >= broken else "weak"
     why = f"{away.value:.1%} in order on {worst}, {home.value:.1%} at home: {max(number.value, 0.0):.0%} of its skill is lost there"
-    plot = Plot(
-        "Accuracy at home and elsewhere", "bars", "", "share of pairs",
-        {"accuracy": [("home", *home), *((name, *part) for name, part in found.items())]}, level=0.5,
-    )  # fmt: skip
+    bars = [("home", *home), *((name, *part) for name, part in found.items())]
+    plot = Plot("Accuracy at home and elsewhere", "bars", "", "share of pairs", {"accuracy": bars}, level=0.5)
     fix = "train on some of that distribution too, or don't use it there"
     rows = mistakes_of(ctx, parts[worst], f"shift {worst}") if verdict != "sound" else ()
     flaw = "fails out of domain" if verdict != "sound" else ""

@@ -7,7 +7,7 @@ import torch
 from guerdon.core import calibration as core
 from guerdon.core import stats
 from guerdon.core.stats import Interval
-from guerdon.evaluate.audit.finding import NAN, Finding, Plot, Row, unmeasured
+from guerdon.evaluate.audit.finding import Finding, Plot, Row, unmeasured
 from guerdon.evaluate.audit.measure import Context, margins, scores_of
 from guerdon.evaluate.audit.subject import short
 
@@ -67,8 +67,9 @@ def sure(ctx: Context) -> tuple[Row, ...]:
     pairs = ctx.material.pairs
     better, worse = scores_of(ctx, pairs, "accuracy")
     order = (better - worse).nan_to_num(0.0).argsort(stable=True)[:3].tolist()
-    return tuple(
-        Row(short(pairs[i].worse), float(worse[i]), short(pairs[i].better), float(better[i]),
-            f"it gives the better one {torch.sigmoid(better[i] - worse[i]):.2g}")
-        for i in order if not better[i] - worse[i] > 0 and float(better[i]) != NAN
-    )  # fmt: skip
+    rows = []
+    for i in order:
+        if better[i] < worse[i]:
+            said = f"it gives the better one {torch.sigmoid(better[i] - worse[i]):.2g}"
+            rows.append(Row(short(pairs[i].worse), float(worse[i]), short(pairs[i].better), float(better[i]), said))
+    return tuple(rows)

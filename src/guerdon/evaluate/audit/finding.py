@@ -34,7 +34,7 @@ class Plot:
     kind: Literal["bars", "lines"]
     x: str
     y: str
-    series: Mapping[str, Sequence[tuple[Any, float, float, float]]]
+    series: Mapping[str, Sequence[tuple[Any, ...]]]
     dots: tuple[str, ...] = ()
     diagonal: bool = False
     level: float | None = None

@@ -1,4 +1,4 @@
-"""From when on something is worth a word. All limits are house choices, set on the odd-numbered half of `guerdon.testing.planted`."""
+"""From when on something is worth a word. All limits are house choices, set with `guerdon.testing.planted` in view."""
 
 from __future__ import annotations
 

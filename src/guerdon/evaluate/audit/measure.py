@@ -54,13 +54,14 @@ class Context:
 
     @cached_property
     def texts(self) -> list[Rollout]:
-        """The unchanged responses: the better ones, then the worse ones."""
-        return self.material.texts
+        """The unchanged responses: the better ones, then the worse ones; each a group of its own, or its pair's where rewards compare."""
+        rows, pairs = self.material.texts, len(self.material.clear)
+        return [r.with_(group=i % pairs) for i, r in enumerate(rows)] if self.subject.groupwise else rows
 
     @cached_property
     def base(self) -> Tensor:
         """Their scores, `(N,)`."""
-        return self.subject.ask(self.texts)
+        return self.subject.ask(self.texts, at_once=len(self.texts) if self.subject.groupwise else None)
 
     @cached_property
     def scale(self) -> float:

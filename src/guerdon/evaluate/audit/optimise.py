@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from guerdon.core.stats import Interval
 from guerdon.evaluate.audit.finding import NAN, Finding, Plot, Row, Verdict, unmeasured
 from guerdon.evaluate.audit.measure import Context, mean_interval
 from guerdon.evaluate.audit.subject import short
-from guerdon.evaluate.generation import HasLogp, study
+from guerdon.evaluate.generation import Generation, HasLogp, study
 from guerdon.types import Policy, Prompt, Recipe, Reward, Rollout
 
 
@@ -96,7 +95,7 @@ def by_learning(
 
     judges: proxy and gold. The points are paired by prompt; gold's change is from its best look to the last.
     """
-    looks: list[tuple[int, Any]] = []
+    looks: list[tuple[int, Generation]] = []
 
     def look(step: int) -> None:
         looks.append((step, study(policy, start, prompts, {"proxy": judges[0], "gold": judges[1]}, key=key.fold("look"))))
@@ -106,13 +105,15 @@ def by_learning(
         recipe.step(t)
         if (t + 1) % every == 0 or t + 1 == recipe.steps:
             look(t + 1)
-    first = looks[0][1].values
-    points = [
-        Point(max(g.kl, 0.0), *(float(standard(g.values[n].double(), first[n].double()).nanmean()) for n in ("proxy", "gold")), f"step {t}")
-        for t, g in looks
-    ]
+    first = {name: value.double() for name, value in looks[0][1].values.items()}
+
+    def point(step: int, seen: Generation) -> Point:
+        proxy, gold = (float(standard(seen.values[name].double(), first[name]).nanmean()) for name in ("proxy", "gold"))
+        return Point(max(seen.kl, 0.0), proxy, gold, f"step {step}")
+
+    points = [point(t, seen) for t, seen in looks]
     best = max(range(len(points)), key=lambda i: points[i].gold)
-    scale = float(first["gold"].double()[~first["gold"].isnan()].std()) or 1.0
+    scale = float(first["gold"][~first["gold"].isnan()].std()) or 1.0
     change = (looks[-1][1].values["gold"].double() - looks[best][1].values["gold"].double()) / scale
     last = looks[-1][1]
     samples = tuple(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from guerdon.core.stats import Interval
@@ -31,7 +33,7 @@ def position(ctx: Context) -> Finding:
     key = ctx.key.fold("position")
     front = mean_interval(gain, key)
     size = mean_interval(moved.abs(), key.fold("batch"))
-    floor = ctx.jitter * 2 / 3.14159**0.5  # the mean of |a - b| for two askings of a reward that is not deterministic
+    floor = ctx.jitter * 2 / math.pi**0.5  # the mean of |a - b| for two askings of a reward that is not deterministic
     number = max(magnitude(front), less(size, floor), key=lambda x: x.value)
     verdict = grade(number, *ctx.limits.position) if number.value > 3 * floor / max(1, len(gain)) ** 0.5 else "sound"
     table = (
@@ -42,11 +44,12 @@ def position(ctx: Context) -> Finding:
     fix = "score each response by itself; of a judge that sees several, average both orders; look for padding that depends on the row"
     worst = gain.nan_to_num(0.0).abs().argsort(descending=True)[:3].tolist() if verdict != "sound" else []
     n = len(couples)
+    # Row i is the better response of pair i, or the worse one of pair i - n; in front of its pair, and behind.
+    front_scores, back_scores = torch.cat([first[:, 0], second[:, 1]]), torch.cat([second[:, 0], first[:, 1]])
     shown = tuple(
-        Row(short(couples[i % n][i // n]), float(first[i % n, 0] if i < n else second[i % n, 1]), "the same, second",
-            float(second[i % n, 0] if i < n else first[i % n, 1]), "first, then second")
+        Row(short(couples[i % n][i // n]), float(front_scores[i]), "the same, second", float(back_scores[i]), "first, then second")
         for i in worst
-    )  # fmt: skip
+    )
     return Finding("position", verdict, why, number, "deviations", "likes a place" if verdict != "sound" else "", fix, shown, table)
 
 
@@ -74,7 +77,7 @@ def batch(ctx: Context) -> Finding:
     )
     moved = torch.maximum((short_ - alone).abs(), (wide - alone).abs()) / ctx.scale
     floor = 2 * ctx.jitter
-    size = mean_interval(moved, ctx.key.fold("batch")) if moved.dim() == 1 else mean_interval(moved.flatten(), ctx.key.fold("batch"))
+    size = mean_interval(moved.flatten(), ctx.key.fold("batch"))
     number = less(size, floor)
     verdict = grade(number, *ctx.limits.batch)
     worst = moved[:, 0].nan_to_num(0.0).argsort(descending=True)[:3].tolist() if verdict != "sound" else []
