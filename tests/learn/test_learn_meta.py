@@ -75,6 +75,14 @@ def test_the_gradient_is_taken_after_the_ascent():
     torch.testing.assert_close(torch.stack(seen), torch.tensor(want, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
+def test_the_ascent_adds_up_when_it_is_kept():
+    made, home = learner(), torch.tensor([1.0, -1.0], dtype=torch.float64)
+    made.meta_update(PAIRS, META, eta=0.1, keep=True)
+    away = torch.tensor([1.0067023449, -1.0067023449], dtype=torch.float64)
+    want = away + torch.tensor([1.0308901342, -0.9808901342], dtype=torch.float64) - home
+    torch.testing.assert_close(made.policy.w.detach(), want, atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize(("meta", "eta"), [(META, 0.0), (batch([[1.0, 0], [0, 1]], [0, 1]), 5.0)])
 def test_without_an_ascent_it_is_the_ordinary_update(meta, eta):
     ours, plain = learner(), learner(Learner)

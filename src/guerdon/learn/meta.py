@@ -31,11 +31,12 @@ class MetaLearner(Learner):
 
     _home: tuple[Tensor, ...] = ()
 
-    def meta_update(self, batch: Batch, meta: Batch, eta: float) -> Metrics:
+    def meta_update(self, batch: Batch, meta: Batch, eta: float, *, keep: bool = False) -> Metrics:
         """One update on the pairs of `batch`, its gradient taken after an ascent on the answers of `meta`.
 
         meta: rows of one prompt share a group; they go through at once. eta: >= 0, rate of the ascent (plain gradient ascent, whatever the
         optimizer of the step is); not published. Without a prompt that has two answers it is the ordinary update.
+        keep: step from theta' instead of theta, so that the ascent adds up; not the paper's.
         Metrics: those of `update`, `meta/difference` (J) and `meta/norm` (of its gradient).
         """
         many = [rows for rows in prompt_scores(torch.arange(len(meta), device=meta.group.device), meta.group) if rows.shape[1] > 1]
@@ -44,7 +45,7 @@ class MetaLearner(Learner):
         with clock.span("meta"):
             value = self._climb(meta, many)
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-            self._home = tuple(p.detach().clone() for p in self.parameters)
+            self._home = () if keep else tuple(p.detach().clone() for p in self.parameters)
             with torch.no_grad():
                 for p in self.parameters:
                     if p.grad is not None:
