@@ -1,0 +1,93 @@
+"""PLACEHOLDER"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from guerdon.config import Optim
+from guerdon.core import stats
+from guerdon.core.rng import Key
+from guerdon.core.strength import strength
+from guerdon.data.human_ratings import RatedSentence, few_raters, human_ratings, rating_pairs
+from guerdon.learn.little import finish
+from guerdon.learn.verbs import pair_batch
+from guerdon.learn.voting import VOTES, margins
+from guerdon.papers import bradley_terry, secrets_rlhf_2
+from guerdon.policies.features import FeatureScorer, SentenceEncoder
+from guerdon.types import Claim, Preference, Trial
+
+CLAIM = Claim(
+    method="the same training after the 20 % of the pairs with the weakest votes of 4 cross-fitted reward models are flipped",
+    baseline="Bradley-Terry on pairs that one random rater labelled, until it repeats nearly all of the labels",
+    metric="share of held-out pairs ordered as the mean of all raters does",
+    direction="up",
+    margin=0.02,
+    setting="human-ratings:movie, 1,000 pairs of 1,000 sentences 0.3 to 1.2 points apart, a fifth labelled against the mean; frozen "
+    "sentence features and a hidden layer of 256, 500 updates; held-out pairs more than 1 point apart",
+)
+SENTENCES, PAIRS, TESTS, STEPS = 1000, 1000, 800, 500
+OPTIM = Optim(lr=3e-3)
+ARMS: dict[str, dict[str, Any]] = {
+    "flip": {"treatment": "flip", "share": 0.2},
+    "flip below 0": {"treatment": "flip"},
+    "soft+margin": {"treatment": "soft+margin", "alpha": 0.5, "clip": 3.0},
+}
+
+
+@cache
+def encoder() -> SentenceEncoder:
+    return SentenceEncoder(compute="auto")
+
+
+def one_rater(sentences: Sequence[RatedSentence], low: float, high: float, n: int, key: Key) -> list[Preference]:
+    """n pairs whose mean ratings lie so far apart, each labelled by one rater."""
+    pairs = [p for p in rating_pairs(sentences, gap=low, n=15 * n, key=key) if (p.margin or 0.0) < high]
+    return few_raters(pairs[:n], sentences, key=key)
+
+
+def wrong(pairs: Sequence[Preference]) -> torch.Tensor:
+    """Which labels contradict the mean of all raters."""
+    return torch.tensor([bool(p.prompt.meta.get("flipped")) for p in pairs])
+
+
+def right(scorer: FeatureScorer, pairs: Sequence[Preference]) -> list[float]:
+    gap = margins(scorer, pairs, partial(pair_batch, scorer))
+    return ((gap > 0).double() + 0.5 * (gap == 0).double()).tolist()
+
+
+def cleaned(pairs: Sequence[Preference], key: Key, *, hidden: int = 256, **settings: Any) -> tuple[FeatureScorer, torch.Tensor]:
+    """A reward model of treated pairs, and the strength of each pair."""
+    scorer = FeatureScorer(encoder(), hidden=hidden, key=key)
+    usual: dict[str, Any] = {"folds": 3, "vote_steps": 40, "batch": 64, "steps": STEPS, "optim": OPTIM}
+    recipe = secrets_rlhf_2.build(secrets_rlhf_2.Config(**{**usual, **settings}), scorer, pairs, key)
+    finish(recipe)
+    state: Any = recipe.state
+    return scorer, strength(state["vote_kept"][VOTES])[0]
+
+
+def trial(seed: int) -> Trial:
+    key = Key(seed).fold("claim", "secrets_rlhf_2")
+    everything = human_ratings("movie", "train")
+    sentences = [everything[i] for i in key.fold("sentences").permutation(len(everything))[:SENTENCES]]
+    noisy, tests = one_rater(sentences, 0.3, 1.2, PAIRS, key), rating_pairs(human_ratings("movie", "test"), n=TESTS, key=key)
+
+    def plain(steps: int) -> FeatureScorer:
+        scorer = FeatureScorer(encoder(), hidden=256, key=key)
+        finish(bradley_terry.build(bradley_terry.Config(batch=64, steps=steps, optim=OPTIM), scorer, noisy, key))
+        return scorer
+
+    memorised, found, notes = plain(STEPS), {}, {"wrong_labels": float(wrong(noisy).double().mean())}
+    for name, settings in ARMS.items():
+        scorer, mean = cleaned(noisy, key, **settings)
+        found[name] = right(scorer, tests)
+        notes[name] = sum(found[name]) / TESTS
+    notes |= {"auc": stats.auroc(-mean, wrong(noisy)), "doubted": float((mean < 0).double().mean())}
+    notes |= {"memorised": sum(right(memorised, noisy)) / PAIRS, "stopped_early": sum(right(plain(40), tests)) / TESTS}
+    apart = one_rater(sentences, 1.0, 9.0, 2 * PAIRS, key)  # pairs that are told apart more easily: few wrong labels, which are found
+    _, mean = cleaned(apart, key, hidden=0, treatment="none", vote_steps=100, steps=1, optim=Optim(lr=0.02))
+    notes |= {"auc_apart": stats.auroc(-mean, wrong(apart)), "wrong_apart": float(wrong(apart).double().mean())}
+    return Trial(right(memorised, tests), found["flip"], notes)
