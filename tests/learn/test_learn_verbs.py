@@ -52,6 +52,9 @@ def test_the_numbers_of_a_step():
     assert metrics["reward_std"] == pytest.approx(math.sqrt(2))
     assert metrics["reward/abstained"] == 0.25
     assert metrics["rewards/x/mean"] == 3.0
+    assert (metrics["reward/min"], metrics["reward/max"]) == (1.0, 5.0)
+    assert metrics["rewards/x/correlation"] == pytest.approx(1.0)
+    assert metrics["rewards/x/group_std"] == pytest.approx(math.sqrt(2))  # the other group has one judged response
     assert metrics["kl"] == metrics["kl/sequence"] == 0.0
     assert metrics["completions/mean_length"] == pytest.approx(sum(map(len, rollouts)) / 4)
     assert metrics["completions/clipped_ratio"] == sum(r.end == "length" for r in rollouts) / 4
@@ -100,8 +103,10 @@ def test_a_list_of_three_is_three_rows_and_three_pairs():
 def test_a_step_without_any_judgement_stops():
     rollouts = [Rollout(Prompt("p", ""), "a"), Rollout(Prompt("p", ""), "b")]
     some = [Score.abstain("x"), Score.whole(rollouts[1], 0.0)]
-    assert judge(lambda rs: [], []) == ([], {})
-    assert judge(lambda rs: some, rollouts) == (some, {})
+    assert judge(lambda rs: [], [])[0] == []
+    scores, metrics = judge(lambda rs: some, rollouts)
+    assert scores == some
+    assert list(metrics) == ["reward/seconds"]
     with pytest.raises(RunStopped, match="first reason: judge down"):
         judge(lambda rs: [Score.abstain("judge down"), Score.abstain("y")], rollouts)
 
@@ -114,4 +119,5 @@ def test_a_reward_may_tell_of_itself():
     rollouts, _ = sampled(2, 1)
     scores, metrics = judge(Telling(), rollouts)
     assert len(scores) == 2
+    assert metrics.pop("reward/seconds") >= 0
     assert metrics == {"rewards/toy/seconds": 0.25}

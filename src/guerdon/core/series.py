@@ -54,7 +54,7 @@ def variance(values: Sequence[int | float]) -> float:
 def median(values: Sequence[int | float]) -> float:
     """The middle value, or the mean of the two in the middle; NaN for none."""
     order, n = sorted(values), len(values)
-    return math.nan if not n else order[n // 2] if n % 2 else (order[n // 2 - 1] + order[n // 2]) / 2
+    return (order[(n - 1) // 2] + order[n // 2]) / 2 if n else math.nan
 
 
 def spikes(values: Sequence[int | float], *, factor: int | float = 10.0, window: int = 20, at_least: int = 5) -> list[int]:

@@ -148,8 +148,10 @@ def off_policy(journal: Journal, limits: Limits) -> Iterator[Finding]:
     """The samples are no longer those of the policy that learns from them."""
     low, high = journal.series("clip_ratio/low"), journal.series("clip_ratio/high")
     ratio, drift = journal.series("ratio"), journal.series(DRIFT)
-    clipped, far = _worst(low) + _worst(high), max((_worst(ratio), -_worst(ratio, -1)), key=lambda x: abs(x - 1))
-    away, gap = abs(far - 1) if ratio else 0.0, _worst(drift)
+    clipped, gap = _worst(low) + _worst(high), _worst(drift)
+    ends = (_worst(ratio), -_worst(ratio, -1)) if len(ratio) >= FEW else (1.0,)
+    far = max(ends, key=lambda x: abs(x - 1))
+    away = abs(far - 1)
     said = [f"{clipped:.0%} of the decisions are outside the clip range"] if clipped > limits.clipped else []
     said += [f"the mean ratio is {far:.3g}"] if away > limits.ratio else []
     said += [f"sampler and learner differ by {gap:.2g} nats a token before the first update"] if gap > limits.drift else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from guerdon.core.series import change, mean, median, since
@@ -145,10 +146,10 @@ def gold_falls(journal: Journal, limits: Limits) -> Iterator[Finding]:
         gold = journal.series(name)
         if min(len(gold), len(proxy)) < 9:
             continue
-        earlier = Series(gold.steps[: 2 * len(gold) // 3], gold.values[: 2 * len(gold) // 3])
         third = len(gold) // 3
-        # The best third so far against the last: gold often rises before it falls.
-        best = max((i for i in range(len(earlier) - third + 1)), key=lambda i: mean(gold.values[i : i + third]))
+        sums = [0.0, *accumulate(gold.values)]
+        # The best third of those before the last against the last: gold often rises before it falls.
+        best = max(range(len(gold) - 2 * third + 1), key=lambda i: sums[i + third] - sums[i])
         fell = change([*gold.values[best : best + third], *gold.values[-third:]], 0.5)
         rose = change(proxy.values)
         if not (fell.z < -limits.z and rose.z > limits.z):
