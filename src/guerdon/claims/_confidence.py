@@ -31,7 +31,7 @@ def question(key: Key, held_out: bool) -> Prompt:
         name, before, after = torch.randint(12, (3,), generator=draw).tolist()
         if ((name + 3 * before + 7 * after) % 5 == 0) == held_out:
             meta = {"right": THINGS[name], "usual": THINGS[(name + name % 2) % 12]}
-            return Prompt(str(key), f"{MANNERS[before]} {NAMES[name]} {MANNERS[after]}", meta)
+            return Prompt(str(key), f"{MANNERS[before]} {NAMES[name]} {MANNERS[after]} ", meta)
 
 
 def questions(key: Key, n: int, *, held_out: bool = False) -> list[Prompt]:

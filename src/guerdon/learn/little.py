@@ -12,6 +12,8 @@ from guerdon.core.rng import Key
 from guerdon.learn.learner import Adam, Learner
 from guerdon.learn.offline import offline
 from guerdon.learn.verbs import sft_term
+from guerdon.policies.head import plain
+from guerdon.policies.heads import Scorer
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Recipe, Rollout
 
@@ -38,6 +40,22 @@ def new_policy(
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words) + 2, initializer_range=0.1, **sizes, **ids))
     return TextPolicy(model, tokenizer, name="claim", max_new=max_new, sample_rows=512, **options)
+
+
+def new_scorer(policy: TextPolicy, seed: int) -> Scorer:
+    """A reward model that reads the policy's language: a random head on a copy of its body.
+
+    It reads prompt and answer as one text: prompts must end with a space.
+    """
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    own: Any = plain(policy.model)
+    sizes: dict[str, Any] = {name: x for name, x in own.config.to_dict().items() if name not in ("id2label", "label2id")}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForSequenceClassification(LlamaConfig(**{**sizes, "num_labels": 1}))
+    model.model.load_state_dict(own.model.state_dict())
+    return Scorer(model, policy.tokenizer, name="claim")
 
 
 def taught(policy: TextPolicy, lessons: Sequence[Rollout], key: Key, *, updates: int, lr: float = 8e-3, batch: int = 64) -> TextPolicy:
