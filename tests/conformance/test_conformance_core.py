@@ -18,6 +18,7 @@ from guerdon.core import (
     credit,
     doubt,
     gating,
+    imitation,
     kl,
     length_bias,
     ordinal,
@@ -36,7 +37,7 @@ from guerdon.testing import check_credit, check_objective
 
 PREFERENCE = tuple(f"preference{kind}" for kind in ("", "_free", "_lists", "_sides", "_tokens", "_unpaired"))
 REWARD_MODELS = ("reward_loss", "ordinal", "quantile", "gating", "comparisons", "length_bias", "doubt")
-OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "confidence", "contrastive_loss", "repetition", *REWARD_MODELS, "kl")
+OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "confidence", "contrastive_loss", "imitation", "repetition", *REWARD_MODELS, "kl")
 CREDIT = ("credit",)
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
@@ -52,6 +53,7 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "brevity": "a reward, without a gradient",
     "strength": "votes to labels and margins",
     "meta": "a quantity to climb",
+    "inference_distance": "variances, for people to read",
     "stats": "statistics",
     "calibration": "repairs and facts of probabilities",
     "overoptimisation": "curves, and laws fitted to them",
@@ -65,6 +67,9 @@ HELPERS = {  # public functions of the topics above that are no objective and no
     "surrogate.clip_fraction": "booleans to log",
     "agreement.agreed": "a mask",
     "confidence.adjusted": "a reward, without a gradient",
+    "imitation.imitation_reward": "a reward, without a gradient",
+    "imitation.attention_credit": "a reward, without a gradient",
+    "imitation.shaping": "a reward, without a gradient",
     "contrastive_loss.sinkhorn": "a constant, for targets",
     "preference.goal_reward": "orders a pair under a goal",
     "preference_tokens.contrast_reward": "a constant, for weights",
@@ -155,6 +160,9 @@ CASES = {
             partial(surrogate.value_loss, clip=0.2),
             dict(args={"value": VALUE, "target": TARGET, "old_value": OLD}, wrt=["value"], no_signal={"target": VALUE, "old_value": VALUE}),
         ),
+    ],
+    "imitation.discriminator": [
+        (partial(imitation.discriminator, smoothing=eps), dict(args={"logit": Z, "label": LABEL}, wrt=["logit"])) for eps in (0.0, 0.1)
     ],
     "confidence.calibration": [(confidence.calibration, dict(args=STATED, wrt=list(STATED)))],
     "confidence.calibrated_dpo": [

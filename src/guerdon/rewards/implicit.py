@@ -19,6 +19,14 @@ class LogProbs(Protocol):
     def logp(self, batch: Batch) -> Tensor: ...
 
 
+class Nothing:
+    """A reference that finds everything certain: the log-ratio to it is the log-probability itself."""
+
+    def logp(self, batch: Batch) -> Tensor:
+        """0 for every decision, `(N, T)`."""
+        return torch.zeros(batch.mask.shape, device=batch.mask.device)
+
+
 @final
 @dataclass(frozen=True)
 class ImplicitReward:
