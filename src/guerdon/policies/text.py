@@ -159,6 +159,21 @@ class TextPolicy(Network):
             self.engine.check(self, rollouts)
         return rollouts
 
+    def extend(self, rollouts: Sequence[Rollout], n: int, key: Key, *, most: int) -> list[Rollout]:
+        """n continuations of each unfinished rollout by at most `most` tokens, as whole rollouts; groups stay.
+
+        A rollout without actions begins. Randomness as in `sample`. Raises UserError where there is no room for a token.
+        """
+        ids = [(*self.codec.prompt_ids(r.prompt), *([] if r.actions is None else r.actions.tolist())) for r in rollouts]
+        drawn = self.sample([Prompt(r.prompt.id, x) for r, x in zip(rollouts, ids, strict=True)], n, key, max_new=most)
+        return [self._joined(rollouts[i // n], more) for i, more in enumerate(drawn)]
+
+    def _joined(self, begun: Rollout, more: Rollout) -> Rollout:
+        parts = [r for r in (begun, more) if r.actions is not None]
+        actions, logp, mask = (torch.cat([getattr(r, name) for r in parts]) for name in ("actions", "logp", "mask"))
+        text = self.codec.text(actions[: len(actions) - (more.end == "stop")].tolist())
+        return more.with_(prompt=begun.prompt, content=text, actions=actions, logp=logp, mask=mask, group=begun.group)
+
     def _draw(self, ids: Sequence[list[int]], n: int, key: Key, sampler: Sampler, longest: int) -> list[Drawn]:
         """The own decoder: n completions of each prompt, prompt by prompt."""
         if not ids or not n:
