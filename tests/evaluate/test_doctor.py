@@ -123,7 +123,7 @@ def test_a_stopped_run_says_why(tmp_path):
 def test_two_steps_say_nothing():
     numbers = {"ratio": 1.0, "clip_ratio__low": 0.4, "clip_ratio__high": 0.0, "completions__clipped_ratio": 1.0, "kl": 9.0}
     for steps in (1, 2):
-        assert found(steps, reward=0.5, frac_reward_zero_std=1.0, entropy=0.0, grad_norm=1.0, **numbers, **{"kl__sequence": 90.0}) == []
+        assert found(steps, reward=0.5, frac_reward_zero_std=1.0, entropy=0.0, grad_norm=1.0, **numbers, kl__sequence=90.0) == []
 
 
 def test_live_it_tells_each_illness_once():
