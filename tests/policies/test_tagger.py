@@ -5,11 +5,13 @@ import torch
 from transformers import AutoModelForTokenClassification
 
 from guerdon.config import Optim
+from guerdon.domains import scorer_folder
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.learn.little import finish, new_policy
 from guerdon.papers.fine_grained_rlhf import fit
 from guerdon.policies.tagger import Tagger
+from guerdon.rewards.resolve import resolve_rewards
 from guerdon.rewards.segments import SegmentReward
 from guerdon.testing import check_reward
 from guerdon.types import Prompt, Rollout
@@ -97,3 +99,7 @@ def test_it_learns_which_sentences_are_wrong_and_is_read_back(folder, tmp_path):
     assert (again.kind, again.errors, again.bad) == ("sentence", ("facts",), 0)
     for one, other in zip(model.tags(items[:3]), again.tags(items[:3]), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    spec = f"{tmp_path / 'tagger'}=0.5"  # as `--reward` has it
+    named = resolve_rewards([spec], load_scorer=scorer_folder).reward(items[:3])
+    assert [s.value for s in named] == [0.5 * s.value for s in SegmentReward(model)(items[:3])]
+    assert named[0].parts["tagger/segments"] == 3
