@@ -55,11 +55,12 @@ def tree_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.device.type != "cpu":
         return _on_accelerator(query, key, value, tree, sliding_window, scale), None
-    # The CPU's bfloat16 kernel has a backward pass several times slower than float32's, and two roundings more.
     wide = torch.promote_types(value.dtype, torch.float32)
     q, k, v = (x[0].to(wide).transpose(0, 1).unflatten(1, (key.shape[1], -1)) for x in (query, key, value))
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    return attend(q, k, v, tree, scale, sliding_window).flatten(1, 2)[None].to(value.dtype), None
+    last = getattr(module, "layer_idx", None) == module.config.num_hidden_layers - 1
+    narrow = value.dtype == torch.bfloat16
+    return attend(q, k, v, tree, scale, sliding_window, last=last, narrow=narrow).flatten(1, 2)[None].to(value.dtype), None
 
 
 def _on_accelerator(query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, scale: float) -> Tensor:

@@ -80,7 +80,29 @@ def in_float32(modules: Iterable[nn.Module]) -> Iterator[None]:
         with torch.autocast(next(x for x in args if isinstance(x, torch.Tensor)).device.type, enabled=False):
             return forward(*map(_wide, args), **{name: _wide(x) for name, x in inputs.items()})
 
-    with _instead(modules, lambda _, forward: partial(wide, forward)):
+    with instead(modules, lambda _, forward: partial(wide, forward)):
+        yield
+
+
+# ---------------------------------------------------------------- less to compute
+
+
+@contextlib.contextmanager
+def last_mlp_at(model: nn.Module, slots: torch.Tensor) -> Iterator[None]:
+    """Inside, the last layer's MLP leaves all tokens out but those in `slots` (into all tokens, flattened): for those who read the last
+    hidden states there and nowhere else. The others are missing its part. Does nothing where the layer has no ordinary MLP.
+    """
+    mlp = getattr(next((x for x in reversed(list(model.modules())) if hasattr(x, "mlp")), None), "mlp", None)
+    if not isinstance(mlp, nn.Module) or not (type(mlp).__name__.endswith("MLP") and type(mlp).__module__.startswith("transformers.")):
+        yield
+        return
+    slots = slots.unique()
+
+    def some(forward: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        found = forward(x.flatten(0, 1).index_select(0, slots)[None])
+        return found.new_zeros(x.shape[0] * x.shape[1], found.shape[-1]).index_copy(0, slots, found[0]).unflatten(0, x.shape[:2])
+
+    with instead([mlp], lambda _, forward: partial(some, forward)):
         yield
 
 
@@ -130,12 +152,12 @@ def recomputed(modules: Iterable[nn.Module], *conditions: Callable[[], contextli
             checkpoint, forward, use_reentrant=False, preserve_rng_state=training, context_fn=lambda: (contextlib.nullcontext(), again())
         )
 
-    with _instead(modules, twice):
+    with instead(modules, twice):
         yield
 
 
 @contextlib.contextmanager
-def _instead(modules: Iterable[nn.Module], wrap: Callable[[nn.Module, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+def instead(modules: Iterable[nn.Module], wrap: Callable[[nn.Module, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """Inside, `wrap(module, forward)` stands in for each module's forward; a copy made outside has the original."""
     kept = [(module, vars(module).get("forward")) for module in modules]
     for module, _ in kept:

@@ -217,7 +217,7 @@ class Scorer(Network):
         if self.causal:
             laid = lay_texts(ids, length, self.layout)
             given = {"attention_mask": laid.mask} if laid.mask is not None else {}
-            states = self.states(laid.ids, laid.position, laid.tree, **given)
+            states = self.states(laid.ids, laid.position, laid.tree, laid.last, **given)
             feature = states.flatten(0, 1)[laid.last]
             return self._head(feature), feature
         ids = ids[:, : int(length.max())]

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from guerdon.policies.attention import attention, no_mask
-from guerdon.policies.compute import Compute, format_of, in_bfloat16, layers, recomputed
+from guerdon.policies.compute import Compute, format_of, in_bfloat16, last_mlp_at, layers, recomputed
 from guerdon.policies.head import Tied, backbone, plain, takes_positions
 from guerdon.policies.loading import quiet
 from guerdon.policies.lora import is_adapted, merged
@@ -54,6 +54,7 @@ class Network:
         self.on_merged = False
         self._frozen: str | None = None
         self._embedding: dict[str, Tensor] = {}  # inside `one_gradient`
+        self._narrow: Callable[[], AbstractContextManager[None]] = nullcontext  # inside `states`
 
     def run(self, module: Any, *args: Any, **inputs: Any) -> Any:
         """Call the model or a part of it as training does. Every forward pass that learns goes through here."""
@@ -65,7 +66,8 @@ class Network:
             stack.callback(self.model.eval)
             if self.checkpoint_activations and torch.is_grad_enabled():
                 seen = backbone(self.model).config.get_text_config()._attn_implementation
-                stack.enter_context(recomputed(layers(plain(self.model)), products, partial(attention, self.model, seen)))
+                conditions = products, partial(attention, self.model, seen), self._narrow
+                stack.enter_context(recomputed(layers(plain(self.model)), *conditions))
             return module(*args, **inputs)
 
     @contextmanager
@@ -77,8 +79,23 @@ class Network:
         finally:
             self.compute = compute
 
-    def states(self, ids: Int[Tensor, "B S"], position: Int[Tensor, "B S"], tree: Tree | None = None, **more: Any) -> Tensor:
-        """The backbone's last hidden states `(B, S, D)`. tree: what the tokens of the one row see; None: the model's own attention."""
+    def states(
+        self,
+        ids: Int[Tensor, "B S"],
+        position: Int[Tensor, "B S"],
+        tree: Tree | None = None,
+        read: Int[Tensor, " M"] | None = None,
+        **more: Any,
+    ) -> Tensor:
+        """The backbone's last hidden states `(B, S, D)`. tree: what the tokens of the one row see; None: the model's own attention.
+        read: the tokens (into all, flattened) whose states count: the last layer leaves out what only others need."""
+        if read is not None and not self.dropout:  # dropout would draw for fewer tokens
+            tree, self._narrow = tree if tree is None else tree.reading(read), partial(last_mlp_at, backbone(self.model), read)
+            try:
+                with self._narrow():
+                    return self.states(ids, position, tree, **more)
+            finally:
+                self._narrow = nullcontext
         inputs = {"input_ids": ids, "use_cache": False, **more}
         if takes_positions(self.model):
             inputs["position_ids"] = position

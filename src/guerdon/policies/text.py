@@ -303,7 +303,7 @@ class TextPolicy(Network):
 
     def _states(self, laid: Laid) -> Tensor:
         """The hidden state before each decision, `(M, D)`."""
-        return self.states(laid.ids, laid.position, laid.tree).flatten(0, 1).index_select(0, laid.state)
+        return self.states(laid.ids, laid.position, laid.tree, laid.state).flatten(0, 1).index_select(0, laid.state)
 
     # ------------------------------------------------------------ keeping
 

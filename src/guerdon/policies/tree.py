@@ -6,7 +6,7 @@ alone, over the whole batch, to any depth. `policies/attention.py` lets every to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -33,17 +33,25 @@ class Tree:
     """S slots, one for each stored token, parents before children.
 
     position: `(S,)` of the token in its row. end: `(S,)`, where the descendants of the token's segment end: slot q sees slot k when
-    `k <= q < end[k]`. segments: in order of their slots. plans: what attention kernels work out once, by (name, window).
+    `k <= q < end[k]`. segments: in order of their slots. read: `(S,)`, whose last hidden states are read; None: all. plans: what attention
+    kernels work out once, by (name, window).
     """
 
     ids: Int[Tensor, " S"]
     position: Int[Tensor, " S"]
     end: Int[Tensor, " S"]
     segments: tuple[Segment, ...]
+    read: Bool[Tensor, " S"] | None = None
     plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def reading(self, slots: Int[Tensor, " M"]) -> Tree:
+        """The same tree, of which only these slots are read."""
+        read = torch.zeros(len(self), dtype=torch.bool, device=self.ids.device)
+        read[slots] = True
+        return replace(self, read=read, plans=dict(self.plans))
 
     def visible(self, window: int | None = None) -> Bool[Tensor, "S S"]:
         """Which slot (row) sees which (column), in full: for tests and small trees. window: only the last so many positions."""

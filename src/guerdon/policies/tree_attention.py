@@ -7,10 +7,10 @@ softmax over disjoint sets of keys merge by their log-sum-exps: with `w = sigmoi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from guerdon.policies.tree import Tree
+from guerdon.policies.tree import Segment, Tree
 
 CALL = 2**20
 """What one more kernel call costs, in multiplications of a query with a key: decides which segments are padded to one length."""
@@ -53,12 +53,17 @@ class Part:
             blocks.flatten(0, 1).index_fill_(0, self.filling, 0)
         return blocks
 
+    @property
+    def rows(self) -> slice | Tensor:
+        """The slots of the queries, where they are one block."""
+        return self.query if isinstance(self.query, slice) else self.query[0]
+
     def put(self, total: Tensor, found: Tensor) -> None:
         """Write blocks `(B, Lq, ...)` of the queries back to their slots in `total (S, ...)`."""
         if isinstance(self.query, slice):
             total[self.query] = found[0]
         else:
-            flat = found.flatten(0, 1)
+            flat = found.flatten(0, 1).to(total.dtype)
             total.index_copy_(0, self._slots, flat if self.real is None else flat.index_select(0, self.real))
 
     @cached_property
@@ -75,17 +80,53 @@ class Part:
         return None if self._bias is None else self._bias.to(dtype)
 
 
-def parts_of(tree: Tree, window: int | None, width: int) -> tuple[list[Part], list[Part]]:
-    """The parts of a tree: every slot is a query in exactly one of the first (own segments), and in one of the second for each segment
-    above its own. window: only the last so many positions are seen. width: numbers in a token's queries. Worked out once."""
-    name = (f"parts, width {width}", window)
+class Parts(NamedTuple):
+    """Every slot that asks is a query in exactly one of the first two, and in one of `above` for each segment above its own.
+
+    own: segments, each against itself. ends: the last token of a segment against it, where no other of its tokens asks.
+    """
+
+    own: list[Part]
+    ends: list[Part]
+    above: list[Part]
+
+
+def parts_of(tree: Tree, window: int | None, width: int, *, last: bool = False) -> Parts:
+    """The parts of a tree, worked out once. window: only the last so many positions are seen. width: numbers in a token's queries.
+    last: of the last layer, where only tokens that are read need an answer."""
+    last = last and window is None and tree.read is not None
+    name = (f"parts, width {width}{', last layer' if last else ''}", window)
     if name not in tree.plans:
-        tree.plans[name] = list(_own(tree, window, width)), list(_above(tree, window))
+        whole, ends = _asking(tree) if last else (list(tree.segments), [])
+        alone = [Part(slice(s.stop - 1, s.stop), slice(s.start, s.stop), False) for s in ends]
+        above = _above(tree, window) if not last else _above_some(tree, whole, ends)
+        tree.plans[name] = Parts(list(_own(tree, whole, window, width)), alone, list(above))
     return tree.plans[name]
 
 
-def _own(tree: Tree, window: int | None, width: int) -> Iterator[Part]:
-    sizes = np.array([s.stop - s.start for s in tree.segments])
+def _asking(tree: Tree) -> tuple[list[Segment], list[Segment]]:
+    """Segments that are read in more places than their last, and those that are read there alone."""
+    assert tree.read is not None
+    read = tree.read.tolist()
+    count = [sum(read[s.start : s.stop]) for s in tree.segments]
+    ends = [s for s, n in zip(tree.segments, count, strict=True) if n == 1 and read[s.stop - 1]]
+    return [s for s, n in zip(tree.segments, count, strict=True) if n and s not in ends], ends
+
+
+def _above_some(tree: Tree, whole: Sequence[Segment], ends: Sequence[Segment]) -> Iterator[Part]:
+    asks = torch.zeros(len(tree), dtype=torch.bool)
+    for s in whole:
+        asks[s.start : s.stop] = True
+    asks[[s.stop - 1 for s in ends]] = True
+    for s in tree.segments:
+        slots = asks[s.stop : s.end].nonzero()[:, 0] + s.stop
+        if len(slots):
+            every = len(slots) == s.end - s.stop
+            yield Part(slice(s.stop, s.end) if every else slots.to(tree.ids.device)[None], slice(s.start, s.stop), False)
+
+
+def _own(tree: Tree, segments: Sequence[Segment], window: int | None, width: int) -> Iterator[Part]:
+    sizes = np.array([s.stop - s.start for s in segments], dtype=int)
     long = sizes * width >= MOVE
     short = np.flatnonzero(~long)
     for group in [*np.flatnonzero(long)[:, None], *(short[g] for g in like_lengths(sizes[short], CALL / width))]:
@@ -94,10 +135,10 @@ def _own(tree: Tree, window: int | None, width: int) -> Iterator[Part]:
         if window is not None and longest > window:
             mask = torch.ones(longest, longest, dtype=torch.bool, device=tree.ids.device).triu(1 - window)
         if len(group) == 1:
-            s = tree.segments[group[0]]
+            s = segments[group[0]]
             yield Part(slice(s.start, s.stop), slice(s.start, s.stop), True, mask=mask)
             continue
-        start = torch.tensor([tree.segments[i].start for i in group], device=tree.ids.device)
+        start = torch.tensor([segments[i].start for i in group], device=tree.ids.device)
         size = torch.from_numpy(sizes[group]).to(tree.ids.device)[:, None]
         step = torch.arange(longest, device=tree.ids.device)
         block = start[:, None] + torch.minimum(step, size - 1)
@@ -150,46 +191,58 @@ def attend(
     tree: Tree,
     scale: float,
     window: int | None = None,
+    *,
+    last: bool = False,
+    narrow: bool = False,
 ) -> Float[Tensor, "S K R D"]:
     """`softmax(scale q . k) v` over the slots that each slot of the tree sees.
 
-    K key heads, each shared by R query heads. window: only the last so many positions are seen. float32 or float64.
+    K key heads, each shared by R query heads. window: only the last so many positions are seen. last: the model's last layer, where
+    slots that nobody reads (`tree.read`) may give anything. float32 or float64. narrow: queries, keys and values rounded to bfloat16, whose
+    forward kernel is two to three times as fast (its backward is slower: the gradient is float32's at the rounded numbers).
     """
-    return _Attend.apply(query, key, value, tree, scale, window)  # type: ignore[return-value]
+    return _Attend.apply(query, key, value, tree, scale, window, last, narrow)  # type: ignore[return-value]
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
-        own, above = parts_of(tree, window, query[0].numel())
-        out, lse = torch.empty(query.shape, dtype=query.dtype), torch.empty((*query.shape[:3], 1), dtype=query.dtype)
-        for part in own:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None, last: bool, narrow: bool
+    ) -> Tensor:
+        parts = parts_of(tree, window, query[0].numel(), last=last)
+        new = query.new_zeros if last else query.new_empty
+        if narrow:
+            query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
+        out, lse = new(query.shape), new((*query.shape[:3], 1))
+        for part in (*parts.own, *parts.ends):
             for total, found in zip((out, lse), _forward(part, query, key, value, scale), strict=True):
                 part.put(total, found)
-        for part in above:
+        for part in parts.above:
             found, weight = _forward(part, query, key, value, scale)
-            here = lse[part.query]
-            out[part.query].lerp_(found[0], torch.sigmoid(weight[0] - here))
+            seen, here = out[part.rows], lse[part.rows]
+            seen.lerp_(found[0].to(seen.dtype), torch.sigmoid(weight[0] - here))
             torch.logaddexp(here, weight[0], out=here)
+            if not isinstance(part.query, slice):  # what was read was a copy
+                out[part.rows], lse[part.rows] = seen, here
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.tree, ctx.window, ctx.scale = tree, window, scale
+        ctx.parts, ctx.new, ctx.scale = parts, torch.zeros_like if last else torch.empty_like, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        query, key, value, out, lse = ctx.saved_tensors
+        *inputs, out, lse = ctx.saved_tensors
+        query, key, value = (x.to(out.dtype) for x in inputs)
         grad = grad.contiguous()
-        own, above = parts_of(ctx.tree, ctx.window, query[0].numel())
-        totals = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        for part in own:
+        totals = ctx.new(query), ctx.new(key), ctx.new(value)
+        for part in ctx.parts.own:
             for total, found in zip(totals, _backward(part, grad, query, key, value, out, lse, ctx.scale), strict=True):
                 part.put(total, found)
-        for part in above:
+        for part in (*ctx.parts.ends, *ctx.parts.above):
             dq, dk, dv = _backward(part, grad, query, key, value, out, lse, ctx.scale)
-            for total, where, found in zip(totals, (part.query, part.key, part.key), (dq, dk, dv), strict=True):
+            for total, where, found in zip(totals, (part.rows, part.key, part.key), (dq, dk, dv), strict=True):
                 total[where] += found[0]
-        return *totals, None, None, None
+        return *totals, None, None, None, None, None
 
 
 def _forward(part: Part, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
