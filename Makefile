@@ -36,7 +36,7 @@ claims: $(VENV)/.dev        ## run every claim: make claims SEEDS=3,4,5
 	$(BIN)/python scripts/run_claims.py --seeds $(SEEDS)
 BENCH ?=
 bench: $(VENV)/.bench       ## time it beside TRL, 25 minutes: make bench BENCH=--quick
-	$(BIN)/python -m benchmarks.run $(BENCH)
+	env -u OMP_WAIT_POLICY $(BIN)/python -m benchmarks.run $(BENCH)   # threads wait as torch has them wait
 docs: $(VENV)/.dev          ## regenerate docs/papers and docs/reference
 	$(BIN)/python scripts/make_docs.py
 clean:

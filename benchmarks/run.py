@@ -168,6 +168,8 @@ def facts(options: argparse.Namespace, settings: Settings, load: float, dtypes: 
         notes.append(f"The machine was busy (load average {load:.1f} at the start): read the ratios, not the seconds.")
     if settings.clock == "cpu":
         notes.append("Seconds are CPU seconds of the process, over all its threads.")
+    if policy := os.environ.get("OMP_WAIT_POLICY"):
+        notes.append(f"OMP_WAIT_POLICY is {policy}.")
     if options.quick or options.only:
         notes.append("A part of the table only.")
     if options.toy:
@@ -234,7 +236,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--only", action="append", default=[], metavar="NAME", help=f"a workload, or {', '.join(PARTS)}; may be repeated")
     p.add_argument("--list", action="store_true", help="list the workloads")
     p.add_argument("--threads", type=int, default=cores, help="of torch, on both sides (default: all cores, %(default)s)")
-    p.add_argument("--repeats", type=int, help="most samples of a side in a phase (default 5; 2 with --quick)")
+    p.add_argument("--repeats", type=int, help="most samples of a side in a phase (default 9; 2 with --quick)")
     p.add_argument("--budget", type=float, help="seconds of a phase after its warm-up (default 12; 4 with --quick)")
     p.add_argument("--cpu-seconds", action="store_true", help="count CPU seconds in place of wall time: for a machine that is busy")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -268,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(
         threads=options.threads,
         device=options.device,
-        repeats=options.repeats or (2 if options.quick else 5),
+        repeats=options.repeats or (2 if options.quick else 9),
         budget=options.budget or (4.0 if options.quick else 12.0),
         trl_attention=options.trl_attention,
         compiled=options.compile,
