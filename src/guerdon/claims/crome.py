@@ -12,7 +12,8 @@ Share of pairs in order where the longer sentence wins 10 % of them, 50 %, 90 %,
 
 Each kind helps alone, both together most; where the bias of the training data holds (90 %), indifference to length costs 2 to 5 points. The
 best of 16 of the test sentences by each is rated 1.2 1.4 1.1 (originals) and 1.7 1.9 1.8 (Crome) on average. Not shown: an oracle that
-names the qualities; how a large model tells an unrelated prompt (here the features say so).
+names the qualities; how a large model tells an unrelated prompt (here the features say so). Seeds 0 to 5, wins 10 %: originals .554 .558
+.566 .532 .606 .576, causal .630 .608 .630 .614 .658 .630, neutral .670 .660 .676 .650 .714 .686, Crome .708 .676 .700 .694 .758 .736.
 """
 
 from __future__ import annotations
