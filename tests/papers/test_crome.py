@@ -91,7 +91,7 @@ def test_a_killed_run_ends_the_same(steps):
 
 
 def test_an_oracle_is_a_model_that_is_asked(tmp_path):
-    model = str(small_model(tmp_path / "oracle"))
+    model = small_model(tmp_path / "oracle", max_position_embeddings=512)
     recipe = crome.build(config(oracle=model, max_new=6, filter_steps=0), ToyPolicy(spread=0.2), toy_pairs(4), Key(0))
     kinds = [kind_of(item) for item in (recipe.step(0), recipe.state["buffer"].items)[1]]
     assert kinds.count("pref") == 4 and "causal" not in kinds, "a random model names no quality that it then confirms"
