@@ -5,9 +5,9 @@ BIN    := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test check format claims bench docs clean
+.PHONY: help quickstart test check format claims bench reward-models docs clean
 help:            ## what can be made
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
 
 # Stamps: the quickstart installs what it needs, development everything the tests need, the benchmark the library it compares with.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -37,6 +37,8 @@ claims: $(VENV)/.dev        ## run every claim: make claims SEEDS=3,4,5
 BENCH ?=
 bench: $(VENV)/.bench       ## time it beside TRL, 25 minutes: make bench BENCH=--quick
 	env -u OMP_WAIT_POLICY $(BIN)/python -m benchmarks.run $(BENCH)   # threads wait as torch has them wait
+reward-models: $(VENV)/.dev ## train a dozen reward models side by side, 10 minutes: docs/reward-models.md
+	$(BIN)/python scripts/reward_models.py
 docs: $(VENV)/.dev          ## regenerate docs/papers and docs/reference
 	$(BIN)/python scripts/make_docs.py
 clean:
