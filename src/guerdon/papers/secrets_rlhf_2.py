@@ -43,7 +43,7 @@ PAPER = Paper(
     family="reward model",
     idea="Reward models vote on each pair; doubtful labels are flipped, softened, or given the strength of the vote as their margin",
     uses=("pairs", "core.strength.treated", "core.reward_loss.bradley_terry", "core.contrastive_loss.simcse", "learn.voting.voting"),
-    claim="Trained on labels of one random rater each, it orders held-out pairs better once the doubted labels are flipped",
+    claim="Trained on labels of one random rater each, it orders held-out pairs better with doubted labels softened and votes as margins",
     full_size="guerdon run secrets_rlhf_2 --model meta-llama/Llama-3.1-8B --data Anthropic/hh-rlhf --voters 10 --folds 1 "
     "--vote-steps 1000 --treatment soft+margin --lr 5e-6 --batch 32 --epochs 1",
 )
