@@ -12,10 +12,10 @@ Best of n by the single members, their mean, their least, and the mean less half
       least               0.62  0.90  1.01  1.04  1.04
       less the variance   0.61  0.87  0.98  1.01  1.03
 
-The gap of score and truth grows with n, one model stops gaining at n = 64, and each of the three ways is ahead of it in every cell. The mean
-gains little: members that share their data share most of their errors, and what helps is to distrust what they disagree on. It was the
-method at first, at n = 1024 and with members that fit the noise less (a rate of .003): -.02 and .06 on seeds 10 and 11, so the least took
-its place. The best of 1024 is read off 40 draws only, the best of 64 off 640.
+The gap of score and truth grows with n, one model stops gaining at n = 64, and each of the three ways is ahead of it in every cell. The
+mean gains little: members that share their data share most of their errors, and what helps is to distrust what they disagree on. It was
+the method at first, at n = 1024 and with members that fit the noise less (a rate of .003): -.02 and .06 on seeds 10 and 11, so the least
+took its place. The best of 1024 is read off 40 draws only, the best of 64 off 640.
 """
 
 from __future__ import annotations
