@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PYTHON = "python:"  # how the config names an object that was given in Python and can't be written down
 TRIED = 8  # rows a reward is tried on
+PATHS = ("model", "data", "prompts", "scorer_model", "oracle", "unrelated")  # settings that may name a local file or folder
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def configure(name: str, values: Mapping[str, Any], *, file: Path | str | None =
 
 def anchored(cfg: Any) -> Any:
     """The config with absolute paths to local files and folders, so that the run can go on from any other folder."""
-    values = {name: getattr(cfg, name) for name in ("model", "data", "prompts") if isinstance(getattr(cfg, name, None), str)}
+    values = {name: getattr(cfg, name) for name in PATHS if isinstance(getattr(cfg, name, None), str)}
     found: dict[str, Any] = {name: absolute(value) for name, value in values.items()}
     if isinstance(getattr(cfg, "reward", None), tuple):
         found["reward"] = tuple(absolute(spec) if is_model(spec) or ".py:" in spec else spec for spec in cfg.reward)
