@@ -75,7 +75,10 @@ CASES = {
     "ControlPolicy": [control, control_gaussian],
     "DiffusionPolicy": [diffusion],
 }
-SCORERS = {"Scorer", "FeatureScorer"}  # they judge and don't act: tests/policies/test_heads.py
+SCORERS = {  # they judge and don't act: tests/policies/test_heads.py, test_readout.py, test_features.py
+    *("Scorer", "FeatureScorer", "FrozenScorer", "WritingScorer", "GatedScorer"),
+    *("TwoViews", "Readable", "Tagger"),
+}
 
 
 def test_every_policy_has_an_entry():
