@@ -16,6 +16,7 @@ from guerdon.core import (
     confidence,
     contrastive_loss,
     credit,
+    credit_group,
     doubt,
     gating,
     imitation,
@@ -32,13 +33,25 @@ from guerdon.core import (
     repetition,
     reward_loss,
     surrogate,
+    trust_region,
 )
 from guerdon.testing import check_credit, check_objective
 
 PREFERENCE = tuple(f"preference{kind}" for kind in ("", "_free", "_lists", "_sides", "_tokens", "_unpaired"))
 REWARD_MODELS = ("reward_loss", "ordinal", "quantile", "gating", "comparisons", "length_bias", "doubt")
-OBJECTIVES = ("surrogate", *PREFERENCE, "agreement", "confidence", "contrastive_loss", "imitation", "repetition", *REWARD_MODELS, "kl")
-CREDIT = ("credit",)
+OBJECTIVES = (
+    "surrogate",
+    "trust_region",
+    *PREFERENCE,
+    "agreement",
+    "confidence",
+    "contrastive_loss",
+    "imitation",
+    "repetition",
+    *REWARD_MODELS,
+    "kl",
+)
+CREDIT = ("credit", "credit_group")
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
     "series": "numbers logged step by step",
@@ -58,6 +71,7 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "calibration": "repairs and facts of probabilities",
     "overoptimisation": "curves, and laws fitted to them",
     "score_table": "reducers of a table of scores",
+    "mismatch": "weights, without a gradient",
     "rng": "keys",
     "ranges": "checks of settings",
     "logprob": "log-probabilities of a linear head",
@@ -65,6 +79,7 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
 HELPERS = {  # public functions of the topics above that are no objective and no estimator
     "surrogate.ratio": "a quantity to log",
     "surrogate.clip_fraction": "booleans to log",
+    "surrogate.bounds": "two numbers",
     "agreement.agreed": "a mask",
     "confidence.adjusted": "a reward, without a gradient",
     "imitation.imitation_reward": "a reward, without a gradient",
@@ -116,6 +131,9 @@ DESIRED = torch.tensor([True, False, True, True, False, False])
 ZERO = torch.zeros(N, T, dtype=torch.float64)
 HALF = torch.full((N,), 0.5, dtype=torch.float64)
 PG = dict(args={"logp": LOGP, "old_logp": OLD, "adv": ADV}, wrt=["logp"], no_signal={"adv": ZERO})
+ROW_PG = dict(
+    args={"logp": LOGP, "old_logp": OLD, "adv": WIN, "mask": MASK}, wrt=["logp"], shape=(N,), mask="mask", no_signal={"adv": 0 * WIN}
+)
 PAIR = dict(args={"win_logratio": WIN, "lose_logratio": LOSE}, wrt=["win_logratio", "lose_logratio"])
 VIEWS = dict(args={"one": LOGP, "two": REF}, wrt=["one", "two"], shape=(N,), row_wise=False)
 STATED = {name: normal(N) for name in ("chosen_high", "chosen_low", "rejected_high", "rejected_low")}
@@ -153,6 +171,20 @@ CASES = {
         (surrogate.ppo_clip, PG),
         (partial(surrogate.ppo_clip, eps_low=0.2, eps_high=0.28, dual=3.0), PG),
     ],
+    "trust_region.gspo": [(partial(trust_region.gspo, eps_low=0.2, eps_high=0.28), ROW_PG)],
+    "trust_region.gspo_token": [
+        (
+            partial(trust_region.gspo_token, eps_low=0.2, eps_high=0.28),
+            {**PG, "args": {**PG["args"], "mask": MASK}, "mask": "mask", "gradcheck": False},
+        )
+    ],
+    "trust_region.cispo": [
+        (trust_region.cispo, {**PG, "gradcheck": False}),
+        (partial(trust_region.cispo, eps_low=None), {**PG, "gradcheck": False}),
+    ],
+    "trust_region.sapo": [(trust_region.sapo, PG)],
+    "trust_region.gmpo": [(trust_region.gmpo, ROW_PG)],
+    "trust_region.topr": [(lambda logp, old_logp, adv, mask: trust_region.topr(logp, old_logp, adv, mask), {**ROW_PG, "gradcheck": False})],
     "surrogate.entropy_bonus": [(surrogate.entropy_bonus, dict(args={"entropy": LOGP.abs()}, wrt=["entropy"]))],
     "surrogate.value_loss": [
         (surrogate.value_loss, dict(args={"value": VALUE, "target": TARGET}, wrt=["value"], no_signal={"target": VALUE})),
@@ -371,6 +403,10 @@ CREDITS = {
     "credit.grpo": [(credit.grpo, {}), (partial(credit.grpo, eps=1e-4, ddof=0), {})],
     "credit.dr_grpo": [(credit.dr_grpo, {})],
     "credit.rloo": [(credit.rloo, {})],
+    "credit_group.opo": [(lambda r, g: credit_group.opo(r, 1 + g.abs() % 5, g), {})],
+    "credit_group.gpg": [(credit_group.gpg, dict(shift_invariant=False))],
+    "credit_group.best_minus_second": [(credit_group.best_minus_second, {})],
+    "credit_group.pass_at_k": [(partial(credit_group.pass_at_k, k=2), dict(shift_invariant=False))],
     "credit.reinforce_pp_baseline": [(lambda r, g: credit.reinforce_pp_baseline(r, torch.ones(len(r), 3, dtype=torch.bool), g), {})],
     "credit.returns": [
         (lambda r, m, g, gamma=gamma: credit.returns(r, m, gamma), dict(dense=True, grouped=False, shift_invariant=False))

@@ -42,7 +42,7 @@ def ppo_clip(
     Source: Schulman et al. 2017, arXiv 1707.06347, equation 7; dual clip: Ye et al. 2020, arXiv 1912.09729; separate bounds: Yu et al.
     2025 (DAPO), arXiv 2503.14476.
     """
-    low, high = _bounds(eps_low, eps_high)
+    low, high = bounds(eps_low, eps_high)
     if dual is not None and not dual > 1:
         raise ValueError(f"dual={dual}, expected a number above 1\nhint: 3 is usual; None leaves the second clip out")
     adv, rho = adv.detach(), ratio(logp, old_logp)
@@ -62,12 +62,13 @@ def clip_fraction(
 
     low: A < 0 and rho < 1 - eps_low; high: A > 0 and rho > 1 + eps_high. (`dual` is not counted.)
     """
-    low, high = _bounds(eps_low, eps_high)
+    low, high = bounds(eps_low, eps_high)
     rho = ratio(logp, old_logp)
     return (adv < 0) & (rho < low), (adv > 0) & (rho > high)
 
 
-def _bounds(eps_low: Number, eps_high: Number | None) -> tuple[float, float]:
+def bounds(eps_low: Number, eps_high: Number | None) -> tuple[float, float]:
+    """`(1 - eps_low, 1 + eps_high)`; eps_high is eps_low where it is None. Raises ValueError unless 0 <= eps_low < 1 and eps_high >= 0."""
     eps_high = eps_low if eps_high is None else eps_high
     if not (0 <= eps_low < 1 and eps_high >= 0):
         raise ValueError(
