@@ -1,4 +1,16 @@
-"""Strings in which every digit is followed by its double: does a model that learnt to rewrite show where a string was corrupted?"""
+"""Answers in which every digit is followed by its double: does a model that learnt to rewrite show where an answer was corrupted?
+
+A prompt is four letters and four digits in any order; the right answer repeats them, each digit followed by its double (mod 10). In the
+rejected answer one double is wrong. Both models learn from the same 3,000 pairs, 250 updates of 24 pairs each.
+
+Exploration (seeds 10, 11): found to within one token .98 and 1.00, by the scalar model's largest drop .48 and .48, although it orders .90
+and .89 of the pairs. Right answers are left alone in all cases. The margin is half of the smaller difference.
+A first form of the task (free strings, 600 updates) gave 1.00 against .37 (seed 10), the scalar model ordering every pair.
+Not shown: that PPO climbs faster with these rewards than with the scalar one. On the free strings (seed 10, 60 steps of 64 samples) valid
+ones went from .15 to .32 with token rewards and .42 with the scalar reward at rate 1e-3, and at 3e-3 both policies stopped writing digits;
+on the task here, at 2e-3, right answers went from .06 to 0 and .01. Sums of token rewards of 10 and more are hard on a critic that shares
+the policy's network; `normalise length` was not tried.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +37,7 @@ CLAIM = Claim(
     baseline="largest drop of a scalar Bradley-Terry model's value from token to token, same pairs, backbone size and updates",
     metric="share of held-out answers with one corrupted double in which it is found to within one token",
     direction="up",
-    margin=0.2,
+    margin=0.25,
     setting="84,000-weight Llama; the answer repeats four letters and four digits, each digit followed by its double (mod 10)",
 )
 LETTERS, DIGITS = tuple("abcdefgh"), tuple(map(str, range(10)))
