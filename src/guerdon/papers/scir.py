@@ -44,7 +44,7 @@ PAPER = Paper(
     family="self-rewarding",
     idea="The policy as a judge and its implicit reward are trained to agree; DPO on pairs where they do",
     uses=("pairs", "prompts", "core.agreement.agreement", "core.preference.dpo", "learn.rounds.rounds"),
-    claim="Judge and implicit reward agree on more held-out pairs than in self-rewarding by the judge (does not hold at this size)",
+    claim="Judge and implicit reward agree on more held-out pairs than in self-rewarding by the judge",
     full_size="guerdon run scir --model mistralai/Mistral-7B-v0.1 --data HuggingFaceH4/ultrafeedback_binarized --seed-steps 400 "
     "--prompts-per-round 5000 --steps-per-round 150 --lr 5e-7 --max-new 1024",
 )
