@@ -8,9 +8,9 @@ Exploration, seeds 10, 11, 12: the two agree on .64, .71 and .66 of the held-out
 self-rewarding by the judge's winners, and on .879, .897 and .897 with SCIR. The policy's answers are worth .58 .34 .56 without it and .84
 .66 1.30 with it (.59 .12 .16 at M_1). Where the two agree they are right more often than the judge alone: .67 .77 .90 against .64 .74 .84
 with SCIR; self-rewarding's judge is right in .67 .69 .71.
-Confirmation: seeds 0, 1, 2 .799 .791 .818 and .855 .846 .859 (+.050); seeds 3, 4, 5 .743 .830 .825 and .895 .905 .881 (+.095). M_1 agrees on
-.62 .72 .70 .78 .73 .74; answers are worth .03 .49 .73 -.26 .02 .45 and .18 .83 1.23 .19 .13 .98; right where agreed .74 .75 .84 .72 .77 .68
-with SCIR, its judge alone .70 .70 .80 .68 .74 .66.
+Confirmation: seeds 0, 1, 2 .799 .791 .818 and .855 .846 .859 (+.050); seeds 3, 4, 5 .743 .830 .825 and .895 .905 .881 (+.095). M_1 agrees
+on .62 .72 .70 .78 .73 .74; answers are worth .03 .49 .73 -.26 .02 .45 and .18 .83 1.23 .19 .13 .98; with SCIR they are right where they
+agree in .74 .75 .84 .72 .77 .68 and its judge alone in .70 .70 .80 .68 .74 .66.
 Self-rewarding brings the two together as well, for DPO on the judge's winners makes the implicit reward follow the judge; what it
 learns from is the prejudice, while SCIR leaves those pairs out, and its judge learns from the implicit reward. So the weight of the
 agreement loss matters: at lr 1e-4 and lam 3 the agreement is .838 .865 .821 and .840 .880 .861; with a milder prejudice (correlation about
