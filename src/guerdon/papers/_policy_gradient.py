@@ -1,0 +1,112 @@
+"""What the tables of policy gradients share: sample, score, credit, update. A method chooses its advantage, its loss and its reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
+from guerdon.core import credit, surrogate
+from guerdon.core.masked import row_mean
+from guerdon.core.reduce import Reduce, mean, seq_mean_token_mean, seq_mean_token_sum
+from guerdon.core.rng import Key
+from guerdon.learn.learner import learner_for
+from guerdon.learn.online import online
+from guerdon.learn.verbs import values
+from guerdon.policies.refs import Frozen
+from guerdon.types import Batch, Outputs, Policy, Prompt, Recipe, Reward, Score, Term, decisions, rows
+
+from .grpo import kl_term
+
+
+@dataclass(frozen=True)
+class OnPolicy(Checked):
+    """Settings and recipe of methods that learn once from what they sample, with REINFORCE's loss."""
+
+    NAME: ClassVar[str] = ""
+    REDUCE: ClassVar[Reduce] = seq_mean_token_sum
+
+    model: str = knob("tiny", "the policy to start from: tiny, a folder, or a hub name")
+    data: str = knob("human-ratings:movie", "prompts: a file, a folder, a hub name, or a named source")
+    reward: tuple[str, ...] = knob(("vader",), "rewards: names, file.py:function, or reward-model folders, each with an optional =weight")
+    beta: float = knob(0.0, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
+    kl_grad: Literal["k2", "k3"] = knob("k2", "gradient of the KL term: k2 unbiased, k3 GRPO's")
+    show_kl: bool = knob(False, "with beta 0: keep a reference all the same, to log how far the policy moves")
+    batch: int = knob(16, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
+    steps: int = knob(40, "steps of sampling and learning", unit="steps", at_least=1)
+    sampling: Sampling = Sampling(n=8, max_new=28)
+    optim: Optim = Optim(lr=2e-4)
+    lora: LoraConfig = LoraConfig()
+
+    def reuse(self) -> tuple[int, int]:
+        """Passes over what was sampled, and updates in each."""
+        return 1, 1
+
+    def referenced(self) -> bool:
+        """Whether batches have the reference's log-probabilities."""
+        return bool(self.beta or self.show_kl)
+
+    def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
+        """`(N,)` or `(N, T)`, from one reward a response `(N,)`, NaN where it was not judged."""
+        raise NotImplementedError
+
+    def loss(self, o: Outputs, b: Batch) -> Tensor:
+        """`(N, T)`, or `(N,)` of whole responses."""
+        return surrogate.reinforce(o.logp, b.adv)
+
+    def term(self) -> Term:
+        """The loss; watches how far the ratio has moved."""
+        whole = self.REDUCE is mean
+
+        def watch(o: Outputs, b: Batch) -> Mapping[str, Tensor]:
+            seen = {"ratio": surrogate.ratio(o.logp, b.old_logp), "entropy": o.entropy}
+            return {name: row_mean(x, b.mask) for name, x in seen.items()} if whole else seen
+
+        over, needs = rows if whole else decisions, frozenset({"logp", "entropy"})
+        return Term("pg", self.loss, over=over, reduce=self.REDUCE, needs=needs, watch=watch)
+
+    def build(self, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
+        """The recipe."""
+
+        def credited(scores: Sequence[Score], batch: Batch) -> Tensor:
+            return self.advantages(values(scores), batch)
+
+        epochs, minibatches = self.reuse()
+        leash = [kl_term(self.beta, self.kl_grad, seq_mean_token_mean)] if self.beta else []
+        return online(
+            learner=learner_for(policy, [self.term(), *leash], self.optim, self.steps * epochs * minibatches),
+            prompts=prompts,
+            reward=reward,
+            credit=credited,
+            n=self.sampling.n,
+            batch=self.batch,
+            steps=self.steps,
+            key=key,
+            ref=Frozen(policy) if self.referenced() else None,
+            epochs=epochs,
+            minibatches=minibatches,
+        )
+
+
+@dataclass(frozen=True)
+class Reused(OnPolicy):
+    """The same for methods with a trust region, which may learn several times from what they sample; GRPO's advantage."""
+
+    REDUCE: ClassVar[Reduce] = seq_mean_token_mean
+
+    epochs: int = knob(1, "passes over a step's answers", at_least=1)
+    minibatches: int = knob(1, "updates in each pass", at_least=1)
+
+    def reuse(self) -> tuple[int, int]:
+        return self.epochs, self.minibatches
+
+    def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
+        return credit.grpo(reward, batch.group)
+
+
+def of_rows(b: Batch) -> Tensor:
+    """The advantage of each whole response, `(N,)`."""
+    return row_mean(b.adv, b.mask)
