@@ -207,9 +207,9 @@ def point_at_right(text: str) -> str:
 
 def test_a_judge_picks_whatever_the_place():
     speaker = Speaker(point_at_right)
-    rows = [r for i in range(12) for r in rollouts(prompt=f"p{i}", group=i)]
+    rows = [r for i in range(40) for r in rollouts(prompt=f"p{i}", group=i)]
     scores = [s.value for s in Best(speaker, Key(0))(rows)]
-    assert scores == [1, 0, 0, 0] * 12
+    assert scores == [1, 0, 0, 0] * 40
     places = {text[: text.index("right")].rpartition("[Answer ")[2][0] for text in speaker.asked}
     assert places == set("ABCD")
 
