@@ -39,7 +39,7 @@ PAPER = Paper(
     family="direct alignment: data strategy",
     idea="The model's own token rewards, from two contrary instructions to revise, regularise DPO",
     uses=("pairs", "rewards.contrastive.ContrastiveReward", "core.preference_tokens.t_reg", "core.preference_tokens.simpo_reg"),
-    claim="Where few pairs come again and again, the policy's token rewards lie more on the tokens that decide than DPO's do",
+    claim="Where many pairs are labelled wrong, the policy's token rewards lie more on the tokens that decide than DPO's do",
     full_size="guerdon run t_reg --model meta-llama/Meta-Llama-3-8B-Instruct --data princeton-nlp/llama3-ultrafeedback-armorm "
     "--beta 0.01 --lr 5e-7 --batch 128",
 )
