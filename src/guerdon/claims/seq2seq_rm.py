@@ -138,8 +138,7 @@ def trial(seed: int) -> Trial:
     finish(method.fit(method.Config(instruction=TEMPLATE, rm=FIT), rm, items, key.fold("rm")))
     reward = RewriteReward(rm, instruction=TEMPLATE, batch_size=64)
     bad, good = ([rm.encode(p.ranked[i]) for p, _ in test] for i in (1, 0))
-    found = [largest_drop(scalar, bad), first_negative(reward, bad)]
-    near = [[abs(t - at) <= 1 for t, (_, at) in zip(places, test, strict=True)] for places in found]
+    near = lambda places: [abs(t - at) <= 1 for t, (_, at) in zip(places, test, strict=True)]
     orders = (scalar.score(good) > scalar.score(bad)).float().mean()
     notes = {"clean_left_alone": sum(s.parts["edits"] == 0 for s in reward(good)) / TEST, "scalar_orders": float(orders)}
-    return Trial(*near, notes)
+    return Trial(near(largest_drop(scalar, bad)), near(first_negative(reward, bad)), notes)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
 from guerdon.core.rng import Key
@@ -87,7 +87,7 @@ class Config(Checked):
 
 def composite(cfg: Config, open_reward: Reward) -> Reward:
     """`w_a accuracy + w_f format + w_l brevity`, each of them a named part."""
-    verified = dict.fromkeys(cfg.verifiable, VERIFIERS[cfg.verifier])
+    verified: dict[str, Any] = dict.fromkeys(cfg.verifiable, VERIFIERS[cfg.verifier])
     accuracy = ByTask({**verified, "open": Squash(open_reward) if cfg.squash else open_reward}, cfg.task, default="open")
     parts = (Part("accuracy", accuracy, cfg.accuracy_weight), Part("format", format_tags.bind(tags=cfg.tags), cfg.format_weight))
     length = cfg.length

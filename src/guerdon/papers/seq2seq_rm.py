@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
 from guerdon.core.reduce import seq_mean_token_sum, token_mean
@@ -102,7 +102,7 @@ def build(cfg: Config, policy: Policy, prm: Policy, pairs: Sequence[Preference],
     check_pairs(pairs, "seq2seq_rm")
     writer = policy if other_tokens(policy, prm) else None
     terms = [clip_term(cfg.eps, cfg.eps, token_mean), value_term(None, cfg.value_coef)]
-    amount: dict[str, int] = {"n": cfg.sampling.n, "batch": cfg.batch, "steps": cfg.steps, "epochs": cfg.epochs}
+    amount: dict[str, Any] = {"n": cfg.sampling.n, "batch": cfg.batch, "steps": cfg.steps, "epochs": cfg.epochs}
     ppo = online(
         learner=learner_for(policy, terms, cfg.optim, cfg.steps * cfg.epochs),
         prompts=prompts,
