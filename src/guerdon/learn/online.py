@@ -11,8 +11,9 @@ from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.errors import UserError
 from guerdon.learn import clock
+from guerdon.learn.draws import Draws
 from guerdon.learn.learner import DRIFT, Learner
-from guerdon.learn.verbs import Credit, average, collate, judge, pieces_of, rollout_metrics, sample, with_adv, with_ref
+from guerdon.learn.verbs import Credit, average, collate, pieces_of, rollout_metrics, with_adv, with_ref
 from guerdon.policies.refs import Reference, check_step0
 from guerdon.types import Batch, Metrics, Policy, Probe, Prompt, Recipe, Reward, Stateful
 
@@ -30,6 +31,7 @@ def online(
     ref: Reference | None = None,
     epochs: int = 1,
     minibatches: int = 1,
+    refills: int = 0,
     state: Mapping[str, Stateful] | None = None,
     probes: tuple[Probe, ...] = (),
     facts: Mapping[str, Any] | None = None,
@@ -39,19 +41,23 @@ def online(
     credit: scores and batch to advantages. ref: fills `ref_logp` and the KL metrics, and is told after every update.
     epochs, minibatches: passes over the step's rollouts, and optimizer updates in each pass (whole units, in an order drawn from
     the key); the log-probabilities of the sampler stay the old ones throughout.
+    refills: up to so many more batches of prompts are sampled in a step until `batch` groups of it have rewards that differ; the others are
+    not learnt from (dynamic sampling, Yu et al. 2025, arXiv 2503.14476). Reward metrics are of everything sampled. Prompts that were not
+    needed are passed over, so that a step's prompts depend on its number alone.
     """
     if n < 1 or batch < 1 or steps < 1:
         raise UserError(f"n {n}, batch {batch}, steps {steps}: each must be at least 1")
+    if refills < 0:
+        raise UserError(f"refills {refills}, expected at least 0", hint="0 learns from every group, also from those that say nothing")
     if not 1 <= minibatches <= batch:
         raise UserError(
             f"{minibatches} minibatches of {batch} prompts", hint="minibatches must be between 1 and the number of prompts a step"
         )
     policy: Policy = learner.policy
-    cursor = Cursor(prompts, batch, key.fold("prompts"))
+    draws = Draws(policy, Cursor(prompts, batch, key.fold("prompts")), reward, n, key, refills)
 
     def step(t: int) -> Metrics:
-        rollouts = sample(policy, cursor.at(t), n, key.fold("rollout", t))
-        scores, said = judge(reward, rollouts)
+        rollouts, scores, said = draws.at(t)
         data = collate(policy, rollouts)
         if ref is not None:
             if learner.updates == 0:

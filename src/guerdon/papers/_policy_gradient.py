@@ -45,6 +45,10 @@ class OnPolicy(Checked):
         """Passes over what was sampled, and updates in each."""
         return 1, 1
 
+    def refilled(self) -> int:
+        """Batches of prompts that a step may sample on top of its own."""
+        return 0
+
     def referenced(self) -> bool:
         """Whether batches have the reference's log-probabilities."""
         return bool(self.beta or self.show_kl)
@@ -88,6 +92,7 @@ class OnPolicy(Checked):
             ref=Frozen(policy) if self.referenced() else None,
             epochs=epochs,
             minibatches=minibatches,
+            refills=self.refilled(),
         )
 
 

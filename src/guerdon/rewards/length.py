@@ -55,5 +55,9 @@ def soft_overlong(rollout: Rollout, *, max_length: int = 20480, cache: int = 409
     start = max_length - cache
     if start < 0:
         raise UserError(f"cache {cache} is longer than max_length {max_length}", hint="the soft zone is the last part of the length")
-    n = length_of(rollout, unit)
-    return 0.0 if n <= start else (start - n) / cache if n <= max_length else -1.0
+    return overlong(length_of(rollout, unit), max_length, cache)
+
+
+def overlong(length: int, longest: int, cache: int) -> float:
+    """0 up to `longest - cache`, then falling to -1 at `longest`, where it stays (see `soft_overlong`)."""
+    return -min(max((length - (longest - cache)) / cache, 0.0), 1.0)
