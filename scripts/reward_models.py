@@ -47,7 +47,7 @@ class Settings:
     pairs: int = 20_000
     validation: int = 500
     noisy_pairs: int = 4000
-    noisy_steps: int = 2500
+    noisy_steps: int = 1500
     vote_steps: int = 60
     tiny_epochs: float = 1.0
     samples: int = 200
