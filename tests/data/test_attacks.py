@@ -1,6 +1,7 @@
 """Requests, styles and who sees what."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_nothing_leaks_into_the_test():
 
 
 def test_harmless_requests_for_training_are_no_test():
-    how = dict(hold_styles=["order"], hold_topics=["c"], key=Key(0))
+    how: Any = dict(hold_styles=["order"], hold_topics=["c"], key=Key(0))
     more = [Prompt(f"c/ok{i}", f"kind c {i}", {"topic": "c", "benign": True}) for i in range(5)]
     found, plain = (split([*requests(benign=10), *more], STYLES, harmless=harmless, **how) for harmless in (True, False))
     assert (found.train, found.test) == (plain.train, plain.test)

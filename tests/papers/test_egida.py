@@ -1,6 +1,7 @@
 """Safety retrofitted on toys: which pairs are learnt, what is written down, and what goes wrong with a user's own files."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def requests():
     return [Prompt(p.id, p.content, {"topic": "ab"[i % 2], "benign": i > 9}) for i, p in enumerate(toy_prompts(12))]
 
 
-def build(policy=None, guard=None, **settings):
+def build(policy=None, guard=None, **settings) -> Any:
     cfg = egida.Config(**{"threshold": 0.3, "steps": 6, "batch": 8, **settings})
     return egida.build(cfg, policy or ToyPolicy(spread=0.2, contexts=5), requests(), guard or ToyReward(), Key(0))
 
