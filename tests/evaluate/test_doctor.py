@@ -61,6 +61,8 @@ def test_illnesses_by_their_numbers():
     assert found(reward=lambda t: t % 2, steps=12) == []  # too few steps to say so
     assert found(reward=rising, gold__judge=lambda t: -abs(t - 10)) == ["proxy and gold diverge"]
     assert found(reward=rising, gold__judge=rising) == []
+    assert found(reward=rising, gold__judge=lambda t: -0.01 * t, gold_std__judge=9.0) == []  # too small to matter
+    assert found(reward=rising, gold__judge=lambda t: -0.1 * t, gold_std__judge=1.0) == ["proxy and gold diverge"]
     assert found(reward=lambda t: 5.0 - 0.1 * t, gold__judge=lambda t: -t) == ["no learning"]  # nothing was gamed: nothing rose
 
 
@@ -160,6 +162,7 @@ def test_judges_that_look_on_change_nothing(tmp_path):
     plain, watched = run(small(ToyReward()), tmp_path / "a"), run(small(Watched(ToyReward(), {"b": ToyReward("b")})), tmp_path / "b")
     assert watched.metrics["reward"] == plain.metrics["reward"]
     assert 0 <= watched.metrics["gold/b"] <= 1
+    assert 0 <= watched.metrics["gold_std/b"] <= 0.5
     assert "gold/b" not in plain.metrics
 
 

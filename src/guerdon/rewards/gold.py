@@ -16,8 +16,9 @@ from guerdon.types import Reward, Rollout, Score
 class Watched:
     """A reward beside other judges of the same rollouts: its scores are unchanged, the judges' means are logged.
 
-    `metrics()` gives `gold/NAME`, the mean of the judge's values of the last call, abstentions left out; a judge that gave no value at all
-    is left out, and stops no run. judges: by name. They cost what they cost: every rollout is scored by each.
+    `metrics()` gives `gold/NAME`, the mean of the judge's values of the last call, and `gold_std/NAME`, their standard deviation (of the
+    population); abstentions are in neither, and a judge that gave no value at all stops no run. judges: by name. They cost what they
+    cost: every rollout is scored by each.
     """
 
     bounded = True  # the reward inside has its own bound
@@ -39,7 +40,9 @@ class Watched:
             except RunStopped:
                 continue
             if known:
-                self._seen[f"gold/{name}"] = math.fsum(known) / len(known)
+                centre = math.fsum(known) / len(known)
+                spread = math.sqrt(math.fsum((x - centre) ** 2 for x in known) / len(known))
+                self._seen |= {f"gold/{name}": centre, f"gold_std/{name}": spread}
         return scores
 
     def metrics(self) -> dict[str, float]:

@@ -33,13 +33,14 @@ class Finding:
 class Limits:
     """From when on something is an illness; house choices, set on half of the planted runs of the tests and measured on the other half.
 
-    abstained: share of responses without a reward. latency: share of a step's time spent on rewards. truncated: share of responses cut off
-    at the limit. zero_std: share of groups whose responses all earn the same. top: how near its ceiling the mean reward is, as a share of
-    its range. rules, same: correlation with the total of a part that decides it, and of one that says the same. z: standard errors
-    by which something has moved. kl_token, kl_response: nats a token and a response away from the start (both must be passed), or `budget`
-    nats a response where one was set. entropy: share of its start that is left. longer, shorter: factor on the length. clipped: share of
-    decisions outside the clip range. ratio: distance of its mean from 1. drift: nats between sampler and learner before an update. spike:
-    factor on the usual gradient norm. steps: with fewer than these nothing can be said of learning.
+    abstained: share of responses without a reward. latency: share of a step's time spent on rewards. truncated: share of responses cut
+    off at the limit. zero_std: share of groups whose responses all earn the same. top: how near its ceiling the mean reward is, as a
+    share of its range. rules, same: correlation with the total of a part that decides it, and of one that says the same. z: standard
+    errors by which something has moved. gold: by how much a second judge falls, in standard deviations of what it gives to responses.
+    kl_token, kl_response: nats a token and a response away from the start (both must be passed), or `budget` nats a response where one
+    was set. entropy: share of its start that is left. longer, shorter: factor on the length. clipped: share of decisions outside the clip
+    range. ratio: distance of its mean from 1. drift: nats between sampler and learner before an update. spike: factor on the usual
+    gradient norm. steps: with fewer than these nothing can be said of learning.
     """
 
     abstained: float = 0.1
@@ -51,6 +52,7 @@ class Limits:
     rules: float = 0.99
     same: float = 0.9
     z: float = 3.0
+    gold: float = 0.5
     kl_token: float = 0.5
     kl_response: float = 3.0
     budget: float | None = None

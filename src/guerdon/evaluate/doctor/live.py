@@ -14,7 +14,7 @@ from guerdon.evaluate.journal import Journal
 class Live:
     """A sink of the runner that looks about `looks` times in a run and tells each illness once.
 
-    tell: takes a line. A look reads the numbers of all steps so far once for each check: less than a millisecond for a thousand steps.
+    tell: takes a line. A look takes some 50 microseconds for every step so far: half a second in all in a run of a thousand steps.
     """
 
     def __init__(self, tell: Callable[[str], None], *, looks: int = 20, limits: Limits | None = None) -> None:

@@ -154,6 +154,9 @@ def gold_falls(journal: Journal, limits: Limits) -> Iterator[Finding]:
         rose = change(proxy.values)
         if not (fell.z < -limits.z and rose.z > limits.z):
             continue
+        spread = journal.series(f"gold_std/{name.partition('/')[2]}")
+        if spread and -fell.gain < limits.gold * mean(spread.values):
+            continue  # the best stretch is picked after the fact, so a fall needs a size, too
         yield Finding(
             "proxy and gold diverge",
             f"the reward rose from {rose.before:.3g} to {rose.after:.3g} while {name} fell from {fell.before:.3g} to {fell.after:.3g}",
