@@ -1,7 +1,7 @@
 """Specimens for the audit: rewards whose flaw is known because it was planted, and rewards that have none, each with data to judge by.
 
-`SPECIMENS` lists them all; add yours to `planted_*.py` or `sound.py`, and `tests/testing/test_specimens.py` demands that the audit names
-its flaw (or finds none). The planted ones are good judges of sentiment (or of sums) but for one thing.
+They stand in `planted.py`, `planted_more.py` and `sound.py`; add yours there, and `tests/testing/test_specimens.py` demands that the audit
+names its flaw (or finds none). The planted ones are good judges of sentiment (or of sums) but for one thing.
 """
 
 from __future__ import annotations
