@@ -2,11 +2,16 @@
 
 A prompt is four different digits; the answer should have one sentence about each: the digit, `twice`, its double (mod 10). The start is
 taught by a teacher who doubles wrongly in two cases of five and strays to another digit in one of five. A reader marks both kinds of
-error in 1,500 of its answers; one tagger for each kind learns from the marks (right on SEEN of the sentences of new answers), and a rule
-counts how many of the digits are written about. Weights .5, .3 and .3. Both arms have the same rewards, one of them only their sum,
-at the end of the answer.
+error in 1,500 of its answers; one tagger for each kind learns from the marks (right on 1.00 and .84 to .89 of the sentences of new
+answers), and a rule counts how many of the digits are written about. Weights .5, .3 and .3. Both arms have the same rewards, one of them
+only their sum, at the end of the answer.
 
-EXPLORED
+Exploration (seeds 10, 11, 12): after 16 steps of 64 answers .81 .76 .77 of the sentences were good, against .77 .71 .68 with the sum at
+the end (.48 .48 .44 at the start); after 24 steps .84 .80 .82 and .82 .76 .78. The gain is of the time it takes, and small on so
+short answers. What went wrong: 40 steps against a tagger of facts that was right on .86 took both arms up to .86 and .75 and then down to
+.48, with answers that never end (seed 10); at twice the rate, a KL of .02 and 50 steps dense rewards reached .88 and the sum fell from
+.76 to .38; with sums of two digits in place of doubles the taggers did not learn (.40 and .67), and nothing else did.
+Not shown: trading one behaviour for another by the weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,19 @@
-"""Short answers please the learned reward: does the length term keep the working, and the verifier the right answers?"""
+"""Short answers please the learned reward: does the length term keep the working, and the verifier the right answers?
+
+A prompt asks for the 14th number of a sequence (each the sum mod 10 of the one before it and the one three before it); the working goes into
+`<think>`, the number into `<answer>`. The start shows all of its work in three of five cases, and guesses otherwise. Only every fourth
+prompt has a reference; the others are judged by a Bradley-Terry model of readers who take the shorter answer four times in five.
+The length term here: weight 2, P_max 1, tau .1.
+
+Exploration (seed 10; the start writes 17 tokens in answer to open tasks and is right in .64 of the verifiable ones): without the length
+term .47 of the length are left, and right answers are .07; with it 1.04 and .46. Accuracy does fall, then, and does so in all we tried.
+The term in its defaults (weight 1, P_max .5, tau .25) is too weak against this reward: at twice the rate .65 of the length were left
+against .49, and no more right answers (.12 and .09); with P_max 1 and tau .1 .61 against .46 (seed 10), .57 against .49 with two open
+tasks to a verifiable one. When half of the tasks are verifiable, the verifier alone keeps the length (1.15 without the term, 1.16 with it,
+.61 by the learned reward alone; right answers .37, .46 and .11 of .57), unless the working seldom helps (start right in .28: .72 and
+.92). A reward model that saw which digits are written was gamed by writing other digits: lengths 1.14, right answers .15 of .62 (seed 11).
+The form of the penalty is our reconstruction, so are all these numbers.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +38,22 @@ CLAIM = Claim(
     baseline="the same without the length term",
     metric="length of sampled answers to held-out open tasks, as a share of the start's",
     direction="up",
-    margin=0.1,
-    setting="84,000-weight Llama, sums with working in <think> and the result in <answer>; half of the tasks open, judged by a "
+    margin=0.25,
+    setting="84,000-weight Llama, sums with working in <think> and the result in <answer>; three tasks of four open, judged by a "
     "reward model fitted to pairs in which the shorter answer wins four times in five",
 )
 DIGITS, TAGS = tuple(map(str, range(10))), ("<think>", "</think>", "<answer>", "</answer>")
 KINDS, OPEN = ("verifiable", "open"), 3  # open tasks to each verifiable one
 WORDS = (*DIGITS, *TAGS, "solve", "explain")
 STEPS_OF_WORK, LONGEST = 14, 21
-STEPS, LR, BETA = 50, 2e-3, 0.01
+STEPS, LR, BETA = 50, 1e-3, 0.01
 
 
 # ---------------------------------------------------------------- the task
 
 
 def prompt(key: Key, kind: str) -> Prompt:
-    """Three digits; the task is to go on ten times with the sum of the last digit and the one three before it, and give the last."""
+    """Three digits; the task is to go on 14 times with the sum of the last digit and the one three before it, and give the last."""
     start = torch.randint(10, (3,), generator=key.generator()).tolist()
     word = "solve" if kind == "verifiable" else "explain"
     return Prompt(str(key), f"{word} {' '.join(map(str, start))}", {"task": kind, "reference": str(work(start)[-1])})
@@ -53,7 +68,7 @@ def work(start: Sequence[int]) -> list[int]:
 
 
 def lesson(key: Key) -> Rollout:
-    """A teacher who writes all of the working in half of the cases; in the others only some of it, and then guesses."""
+    """A teacher who writes all of the working in three of five cases; in the others only some of it, and then guesses."""
     asked = prompt(key, KINDS[key.fold("kind").number % 2])
     digits = work([int(d) for d in asked.content.split()[1:]])
     full, shown, guess = torch.rand(3, generator=key.fold("how").generator()).tolist()
@@ -65,12 +80,13 @@ def lesson(key: Key) -> Rollout:
 
 
 class Counts:
-    """A text as its number of words of each kind, over ten."""
+    """A text as its number of digits over ten, and of each tag."""
 
-    dim, name = len(WORDS), "counts"
+    dim, name = 1 + len(TAGS), "counts"
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        return torch.tensor([[t.split().count(w) / 10 for w in WORDS] for t in texts])
+        words = [t.split() for t in texts]
+        return torch.tensor([[sum(w in DIGITS for w in ws) / 10, *(float(ws.count(tag)) for tag in TAGS)] for ws in words])
 
 
 def learned_reward(start: TextPolicy, key: Key) -> ScalarModelReward:
@@ -94,7 +110,7 @@ def learned_reward(start: TextPolicy, key: Key) -> ScalarModelReward:
 ARMS = {
     "model_only": {"verifiable": (), "length": method.Length(weight=0.0)},
     "no_length": {"length": method.Length(weight=0.0)},
-    "harmo": {"length": method.Length(p_max=1.0, tau=0.1)},
+    "harmo": {"length": method.Length(weight=2.0, p_max=1.0, tau=0.1)},
 }
 
 
