@@ -1,4 +1,13 @@
-"""draft"""
+"""A reward model that learnt from raters who like confidence, before and after calibration: what does PPO with either make of a policy?
+
+The world is that of `claims.ppo_c`. Raters compare answers that state some confidence: being right counts 1, confidence up to 1/2, noise
+up to .3. The reward model is a head on the starting policy's body, fitted to 3,000 such pairs; then PPO-M on pairs of a right and a wrong
+answer, whose confidence it states itself. Both are normalised on the start's answers, and PPO is the same.
+
+State: to be measured. On seed 10 the reward model orders 88 % of the pairs it learnt from and all but one in 200 held-out pairs without
+confidence; the two policies were only compared with a reward model that could not tell answers apart (prompt and answer ran together into
+one word), and those numbers say nothing. The margin is a plan, the confirmation seeds were not run.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +30,7 @@ CLAIM = Claim(
     baseline="PPO with the reward model as it was",
     metric="expected calibration error of the stated confidence on held-out questions (10 bins)",
     direction="down",
-    margin=0.2,
+    margin=0.11,
     setting="84,000-weight Llamas; the policy is right about half of its answers; reward model on 3,000 pairs by raters who like "
     "confidence, 250 updates, then 60 of calibration on 1,000 pairs; PPO of 60 steps with 128 answers",
 )
