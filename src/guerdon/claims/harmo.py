@@ -1,7 +1,7 @@
 """Short answers please the learned reward: does the length term keep the working, and the verifier the right answers?
 
-A prompt asks for the 14th number of a sequence (each the sum mod 10 of the one before it and the one three before it); the working goes into
-`<think>`, the number into `<answer>`. The start shows all of its work in three of five cases, and guesses otherwise. Only every fourth
+A prompt asks for the 14th number of a sequence (each the sum mod 10 of the one before it and the one three before it); the working goes
+into `<think>`, the number into `<answer>`. The start shows all of its work in three of five cases, and guesses otherwise. Only every fourth
 prompt has a reference; the others are judged by a Bradley-Terry model of readers who take the shorter answer four times in five.
 The length term here: weight 2, P_max 1, tau .1.
 
@@ -108,7 +108,6 @@ def learned_reward(start: TextPolicy, key: Key) -> ScalarModelReward:
 # ---------------------------------------------------------------- the trial
 
 ARMS = {
-    "model_only": {"verifiable": (), "length": method.Length(weight=0.0)},
     "no_length": {"length": method.Length(weight=0.0)},
     "harmo": {"length": method.Length(weight=2.0, p_max=1.0, tau=0.1)},
 }
