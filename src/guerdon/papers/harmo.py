@@ -6,9 +6,9 @@ and 1. Add 1 for the right format, and a penalty for answers much shorter than t
 collapse to brevity. Then GRPO with the mean alone as the baseline: dividing by the deviation would weigh easy and hard prompts
 alike, and hide that the terms differ in scale. So each term's mean and deviation within groups are logged (`rewards/NAME/group_std`).
 Left out: images. Deliberate differences: the length term's exact formula is not known from the paper; this one has its P_max, tau and
-dependence on correct answers (`core.brevity`). On open tasks a score of `length.at_least` counts as correct. Options: `open similarity` in
-place of a reward model is `--reward similarity --squash false` (needs a reference); weights of all terms; `two_sided`.
-Rows without the task column are open.
+dependence on correct answers (`core.brevity`). On open tasks a score of `length.at_least` counts as correct. Options: closeness to
+a reference in place of a reward model (`--reward similarity --squash false`), weights of all terms, `length.two_sided`. Rows without
+the task column are open. The default length term was too weak in the claim's setting: watch the lengths.
 """
 
 from __future__ import annotations
