@@ -206,7 +206,8 @@ NOTES = """Written by `make reward-models`; not by hand.
 Every model learnt from rated movie sentences alone; tweets, product reviews and editorials are shifts. Means over {seeds} seeds (data
 order, pairs, start of the head), with 95 % bootstrap intervals over seeds and test sentences. Accuracy: the share of all pairs of held-out
 sentences with mean ratings more than 1 apart that are ordered as rated. Calibration error (ECE): of the sigmoid of the score difference,
-in 15 bins; ordinal regression and a margin have scores in other units than log-odds of winning, and their ECE shows it.
+in 15 bins; a resample is a little worse calibrated than the set, so that small ones may lie below their interval. Ordinal regression and a
+margin have scores in other units than log-odds of winning.
 
 tiny: the embedded model of 2 million weights, trained whole, {epochs:g} pass over ranked lists. MiniLM: a sentence encoder that is not
 trained, its features computed once, under a linear head or one with a hidden layer, on {pairs} pairs with mean ratings more than 1 apart.
