@@ -6,7 +6,8 @@ three wordings of each kind, with numbers that mean nothing, and never the table
 chance.
 
 Exploration, seeds 10, 11, 12: the best prompt for all .61 .62 .59, chosen prompts .84 .84 .84 (.85 is what the table allows). With 1,200
-logs and five passes, not eight: .58 .59 .59 and .62 .70 .76: the network needs a few hundred updates to tell kinds apart.
+logs and five passes, not eight: .58 .59 .59 and .62 .70 .76: the network needs a few hundred updates to tell kinds apart. The
+confirmation seeds were not run yet.
 """
 
 from __future__ import annotations
