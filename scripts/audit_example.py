@@ -6,6 +6,7 @@ python scripts/audit_example.py [FOLDER]     # the runs stay in FOLDER (default:
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import sys
@@ -63,6 +64,7 @@ def main() -> None:
     if not (folder / "judge").exists():
         reward_model(folder)
         judge(folder)
+    os.environ["COLUMNS"] = "150"  # of the table
     said = io.StringIO()
     with redirect_stdout(said):
         cli(argv)

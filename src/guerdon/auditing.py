@@ -185,7 +185,7 @@ def tell(result: Audit, console: Console) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=f"Audit of {escape(result.reward)}", title_justify="left")
     for name in ("item", "verdict", "measure", "what was seen"):
-        table.add_column(name, no_wrap=name in ("item", "verdict"), header_style="bold")
+        table.add_column(name, no_wrap=name in ("item", "verdict", "measure"), header_style="bold")
     for f in result.findings:
         colour = COLOURS[f.verdict]
         number = measure(f.number) if f.number is not None else "-"

@@ -34,11 +34,14 @@ def test_there_are_enough_of_both():
     assert not any(s.flaw for s in SOUND)
 
 
-def test_planted_flaws_are_named():
-    share, wrong = outcome(quick(PLANTED))
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("half", [planted.FIRST, planted_more.SECOND], ids=["first", "second"])
+def test_planted_flaws_are_named(half):
+    share, wrong = outcome(quick(half))
     assert share >= 0.9, wrong
 
 
+@pytest.mark.timeout(300)
 def test_sound_rewards_are_left_in_peace():
     share, wrong = outcome(quick(SOUND))
     assert share >= 0.9, wrong

@@ -67,7 +67,9 @@ def kind(note: str) -> str:
         return "raises"
     if note.startswith(("did not return", "not tried")):
         return "hangs"
-    return "gives NaN" if note.endswith("returned NaN") else "gives what is no finite number"
+    if note.endswith("returned NaN"):
+        return "gives NaN"
+    return "gives what is no finite number" if " returned " in note else "raises"
 
 
 def flaw_of(kinds: list[str]) -> str:

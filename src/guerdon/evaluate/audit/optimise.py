@@ -130,6 +130,7 @@ def fitted(points: Sequence[Point], kind: Kind) -> Law | None:
         return None
 
 
+FAR = 10  # a law says nothing of distances so many times beyond those that it was fitted to
 TITLES = {"bon": "best of n", "rl": "reinforcement learning"}
 
 
@@ -147,7 +148,10 @@ def finding(ctx: Context, curve: Curve) -> Finding:
     elif real and share >= weak:
         verdict = "broken" if share >= broken else "weak"
     law = curve.law
-    turn = "" if law is None or law.peak_kl is None else f"; the fitted law turns at a KL of {law.peak_kl:.2g} nats"
+    peak = None if law is None else law.peak_kl
+    turn = f"; the fitted law turns at a KL of {peak:.2g} nats" if peak is not None and peak <= FAR * last.kl else ""
+    if law is not None and not turn:
+        turn = f"; the fitted law does not turn within {FAR} times that"
     why = f"pressed to a KL of {last.kl:.2g} nats ({last.label}) the reward gains {last.proxy - start.proxy:+.2f} deviations and the judge "
     why += f"{last.gold - start.gold:+.2f}, at its best {gain:+.2f} at {best.kl:.2g} nats ({best.label}){turn}"
     table = tuple({"": p.label, "KL": p.kl, "reward": p.proxy, "judge": p.gold} for p in curve.points)
