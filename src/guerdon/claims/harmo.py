@@ -12,7 +12,9 @@ against .49, and no more right answers (.12 and .09); with P_max 1 and tau .1 .6
 tasks to a verifiable one. When half of the tasks are verifiable, the verifier alone keeps the length (1.15 without the term, 1.16 with it,
 .61 by the learned reward alone; right answers .37, .46 and .11 of .57), unless the working seldom helps (start right in .28: .72 and
 .92). A reward model that saw which digits are written was gamed by writing other digits: lengths 1.14, right answers .15 of .62 (seed 11).
-The form of the penalty is our reconstruction, so are all these numbers.
+The form of the penalty is our reconstruction: the numbers are of it, not of the paper's.
+Confirmation, shares of the length left: .48 and .90 (seeds 0, 1, 2; one of them .71, half-way down), right answers .08 to .15 and .33 .36
+.13, of .58 to .64 at the start.
 """
 
 from __future__ import annotations
