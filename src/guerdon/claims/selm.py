@@ -8,9 +8,13 @@ Exploration (distinct real answers to a prompt, DPO and SELM): seed 10 2.28 3.47
 Confirmation: seeds 0, 1, 2 2.28 3.62, 2.28 3.34, 2.25 3.22 (+1.13); seeds 3, 4, 5 2.28 3.34, 2.38 3.25, 2.28 3.31 (+.99).
 Not shown: that exploring pays here. The best answer seen is hardly better (1.00 1.04, 1.02 1.02, 1.00 1.04), and the strength of optimism
 that explores in so few updates ruins the policy: its samples are worth .95 .96 .93 with DPO and -1.40 -2.80 -.85 with SELM, for many are no
-two words. In a world without a safe answer (five rounds, alpha .03, .1 and .5 without a floor, seed 10) DPO saw 3.92 answers and SELM 3.84,
-3.72 and 6.33, the best worth -1.06 against -1.07, -1.07 and -1.11; samples at the end -1.30 against -1.21, -1.19 and -3.00: a little better
-while alpha is small.
+two words. Less of it explores less and still costs, for what is tried beside the safe answer is worse: alpha .3 down to -1 sees 2.59 2.34
+2.25 answers at .43 -.08 .80 (seeds 10, 11, 12), alpha .6 2.94 2.62 2.78 at .34 -.20 .28; lower rates with more updates or -.5 as the floor
+are no way out (seed 10: 2.56 to 2.88 at -.29 to -.40).
+In a world without a safe answer, in ten rounds at alpha .1 down to -1, the effect stays and the policy nearly does (exploration only, seeds
+10, 11, 12; not confirmed on other seeds): 4.62 4.41 5.31 answers with DPO and 5.56 5.25 5.62 with SELM, the best worth -.69 -.63 -.47 and
+-.67 -.52 -.58, samples at the end -1.15 -.75 -.82 and -1.14 -.86 -.97. There alpha .2 sees 5.53 5.69 (seeds 11, 12), the best -.33 -.35,
+samples -.93 -1.68.
 """
 
 from __future__ import annotations
