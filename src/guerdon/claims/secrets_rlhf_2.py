@@ -104,7 +104,8 @@ def trial(seed: int) -> Trial:
         finish(bradley_terry.build(bradley_terry.Config(batch=64, steps=steps, optim=OPTIM), scorer, noisy, key))
         return scorer
 
-    memorised, found, notes = plain(STEPS), {}, {"wrong_labels": float(wrong(noisy).double().mean())}
+    mean, found = torch.zeros(PAIRS), {}
+    memorised, notes = plain(STEPS), {"wrong_labels": float(wrong(noisy).double().mean())}
     for name, settings in ARMS.items():
         scorer, mean = cleaned(noisy, key, **settings)
         found[name] = right(scorer, tests)

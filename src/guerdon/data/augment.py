@@ -122,7 +122,7 @@ joy/misery pleasure/pain triumph/mess treat/chore gem/dud winner/loser laughs/ya
 wonderfully/terribly intelligent/mindless subtle/crude graceful/clumsy
 """
 
-OPPOSITES: Mapping[str, str] = dict(pair.split("/") for pair in _PAIRS.split())
+OPPOSITES: Mapping[str, str] = {good: bad for good, _, bad in (pair.partition("/") for pair in _PAIRS.split())}
 """Words that praise, and for each one that does the contrary."""
 
 

@@ -293,7 +293,7 @@ def few_raters(pairs: Sequence[Preference], sentences: Sequence[RatedSentence], 
     known = {s.id: s.ratings for s in sentences}
     out = []
     for pair in pairs:
-        ids = [pair.prompt.meta.get(name) for name in ("chosen_id", "rejected_id")]
+        ids = [str(pair.prompt.meta.get(name)) for name in ("chosen_id", "rejected_id")]
         if not set(ids) <= set(known):
             raise UserError(f"pair {pair.prompt.id!r} is not of these sentences", hint="give the pairs of rating_pairs(sentences)")
         draw, gap = random.Random(key.fold("few_raters", pair.prompt.id).number), 0.0

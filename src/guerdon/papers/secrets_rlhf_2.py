@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from guerdon.config import Checked, LoraConfig, Optim, knob
 from guerdon.core.rng import Key
@@ -34,7 +34,7 @@ from guerdon.learn.verbs import pair_batch
 from guerdon.learn.voting import VOTES, voting
 from guerdon.papers import bradley_terry
 from guerdon.policies.views import Readable, TwoViews
-from guerdon.types import Metrics, Paper, Policy, Preference, Recipe, Term
+from guerdon.types import Metrics, Paper, Preference, Recipe, Term
 
 PAPER = Paper(
     title="Secrets of RLHF in Large Language Models Part II: Reward Modeling",
@@ -72,7 +72,7 @@ class Config(Checked):
     lora: LoraConfig = LoraConfig()
 
 
-def terms_of(cfg: Config, scorer: Readable, key: Key) -> tuple[Policy, list[Term]]:
+def terms_of(cfg: Config, scorer: Readable, key: Key) -> tuple[Any, list[Term]]:
     """What learns from the treated pairs, and by what: the scorer, or two views of it with the auxiliary loss."""
     term = bradley_terry.term(margin=1.0, votes=True)
     if cfg.contrastive == "none":
