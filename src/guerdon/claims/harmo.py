@@ -14,7 +14,7 @@ tasks to a verifiable one. When half of the tasks are verifiable, the verifier a
 .92). A reward model that saw which digits are written was gamed by writing other digits: lengths 1.14, right answers .15 of .62 (seed 11).
 The form of the penalty is our reconstruction: the numbers are of it, not of the paper's.
 Confirmation, shares of the length left: .48 and .90 (seeds 0, 1, 2; one of them .71, half-way down), right answers .08 to .15 and .33 .36
-.13, of .58 to .64 at the start.
+.13, of .58 to .64 at the start; .46 and .95 (seeds 3, 4, 5), right answers 0.09 to 0.12 and .45 .21 .37.
 """
 
 from __future__ import annotations
