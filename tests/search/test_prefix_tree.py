@@ -138,15 +138,14 @@ def test_chain_pairs():
 
 
 def test_a_sentence_ends_a_segment():
-    words = ("yes.", "so!", "well", "no", "it", "is", "a", "good", "day")
-    policy = new_policy(words, 1, max_new=8, width=32, layers=1, temperature=3.0)
-    [tree] = PrefixTreeSampler(branching=3, depth=3, segment=5, sentence=True)(policy, [Prompt("p", "no")], KEY)
-    cut = 0
-    for leaf in tree.leaves:
-        pieces = policy.pieces(leaf.rollout)
-        for a, b in leaf.rollout.segments["segment"]:
-            assert not any(p.endswith((".", "!")) for p in pieces[a : b - 1])
-            cut += b - a < 5 and pieces[b - 1].endswith((".", "!"))
+    toy, cut = ToyPolicy(letters="ab."), 0
+    for tree in PrefixTreeSampler(branching=3, depth=3, segment=3, sentence=True)(toy, toy_prompts(3), KEY):
+        for leaf in tree.leaves:
+            pieces = toy.pieces(leaf.rollout)
+            for a, b in leaf.rollout.segments["segment"]:
+                assert "." not in pieces[a : b - 1]
+                cut += b - a < 3 and pieces[b - 1 : b] == ["."]
+            assert leaf.rollout.content == "".join(pieces)
     assert cut
 
 

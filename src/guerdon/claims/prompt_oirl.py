@@ -6,8 +6,8 @@ three wordings of each kind, with numbers that mean nothing, and never the table
 chance.
 
 Exploration, seeds 10, 11, 12: the best prompt for all .61 .62 .59, chosen prompts .84 .84 .84 (.85 is what the table allows). With 1,200
-logs and five passes, not eight: .58 .59 .59 and .62 .70 .76: the network needs a few hundred updates to tell kinds apart. The
-confirmation seeds were not run yet.
+logs and five passes, not eight: .58 .59 .59 and .62 .70 .76: the network needs a few hundred updates to tell kinds apart. Confirmation,
+seeds 0 to 5: .61 .57 .56 .58 .60 .59 and .84 .85 .85 .85 .83 .84.
 """
 
 from __future__ import annotations
