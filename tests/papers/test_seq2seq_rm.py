@@ -57,5 +57,5 @@ def test_little_models_and_refusals():
     with pytest.raises(UserError, match="no critic"):
         method.build(cfg, new_policy(("a", "b", "->"), 0, max_new=4), rm, pairs, [prompt], Key(0))
     same = Preference(prompt, (Rollout(prompt, "a"), Rollout(prompt, "a")))
-    with pytest.raises(UserError, match="seq2seq_rm|same|equal"):
+    with pytest.raises(UserError, match=r"seq2seq_rm|same|equal"):
         method.build(cfg, policy, rm, [same], [prompt], Key(0))

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForTokenClassification
 
 from guerdon.config import Optim
-from guerdon.domains import scorer_folder
 from guerdon.core.rng import Key
+from guerdon.domains import scorer_folder
 from guerdon.errors import UserError
 from guerdon.learn.little import finish, new_policy
 from guerdon.papers.fine_grained_rlhf import fit

@@ -90,5 +90,5 @@ def test_contract_of_rewards():
 
 @pytest.mark.parametrize("wrong", [{"form": "ratio"}, {"decay": 1.0}, {"decay": 0.0}, {"clip": 0.0}])
 def test_wrong_settings(wrong):
-    with pytest.raises(UserError, match="decay|form"):
+    with pytest.raises(UserError, match=r"decay|form"):
         StatedConfidence(number, **wrong)

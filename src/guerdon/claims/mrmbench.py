@@ -87,7 +87,9 @@ def best_of(score: Sequence[float], gold: Sequence[float]) -> float:
 def trial(seed: int) -> Trial:
     key = Key(seed).fold("claim", "mrmbench")
     scorer = taught(key)
-    cfg = mrmbench.Config(probed=tuple(SIDES), test_share=0.25, batch=64, epochs=20, optim=Optim(lr=1e-2, decay="cosine", max_grad_norm=None))
+    cfg = mrmbench.Config(
+        probed=tuple(SIDES), test_share=0.25, batch=64, epochs=20, optim=Optim(lr=1e-2, decay="cosine", max_grad_norm=None)
+    )
     recipe = mrmbench.build(cfg, scorer, [answer(key.fold("rated", i)) for i in range(800)], key)
     metrics = [recipe.step(t) for t in range(recipe.steps)][-1]
     reward = ScalarModelReward(scorer)

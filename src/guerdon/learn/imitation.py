@@ -119,7 +119,8 @@ class Adversary:
     def __init__(
         self, learner: Learner, demos: Sequence[Rollout], *, divergence: Divergence = "reverse_kl", clamp: float = 10.0, updates: int = 1
     ) -> None:
-        self.learner, self.divergence, self.clamp, self.updates = learner, divergence, clamp, updates
+        self.learner, self.clamp, self.updates = learner, clamp, updates
+        self.divergence: Divergence = divergence
         self.demos: dict[str, list[Rollout]] = {}
         for demo in demos:
             self.demos.setdefault(demo.prompt.id, []).append(demo)

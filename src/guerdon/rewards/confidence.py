@@ -48,7 +48,8 @@ class StatedConfidence:
             raise UserError(f"form {form!r} of the adjustment", hint=nearest(form, WEIGHTS))
         if not (0 < decay < 1 and clip > 0):
             raise UserError(f"decay {decay} and clip {clip}, expected a decay in (0, 1) and a positive bound", hint="0.9 and 10 are usual")
-        self.reward, self.form, self.decay, self.clip = reward, form, decay, clip
+        self.reward, self.decay, self.clip = reward, decay, clip
+        self.form: Form = form
         self.weight = WEIGHTS[form] if weight is None else weight
         self.name, self.bounded = name_of(reward), getattr(reward, "bounded", False)
         self.state = RunningMean(start, 1)  # the start counts as seen: the first batch moves it by 1 - decay, too
