@@ -1,7 +1,7 @@
 """Planted flaws, second half: written when the limits of the audit had been set, to see what they find unprepared. See `specimens`.
 
 When first tried, 29 of these 32 were named, and none of the eight sound rewards that came with them was called broken (first half: 18
-of 18, and one of seven). Missed were under-confidence (the calibration error was taken of either response at random, where a judge that
+of 18, and one of six). Missed were under-confidence (the calibration error was taken of either response at random, where a judge that
 is never sure looks calibrated; now of the one it prefers), a place in a group (sentences of rated lists had prompts of their own, so that
 there was no group), and an unbounded sum (six words of search were too few). The sound one was a sentence model that words of praise
 had moved; they are no buzz words any more, and the limit for keywords is higher than it was.
