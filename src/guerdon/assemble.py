@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from guerdon import domains, monitoring, settings
 from guerdon.allocator import keep_memory
-from guerdon.catalog import Method, cards, find, load
+from guerdon.catalog import Method, cards, load
 from guerdon.config import BUILT_IN, Run, run_of
 from guerdon.errors import UserError, WrongKind
 
@@ -139,10 +139,11 @@ def fitting(method: Method, load: Callable[[], domains.Data]) -> domains.Data:
     try:
         return load()
     except WrongKind as error:
-        others = [c.name for c in cards() if error.found in c.uses and c.domain == method.card.domain]
+        others = [c for c in cards() if error.found in c.uses and c.domain == method.card.domain]
         if not others:
             raise
-        own_first = sorted(others, key=lambda name: (find(name).stem != name, name))
+        kin = method.card.family.partition(":")[0]
+        own_first = [c.name for c in sorted(others, key=lambda c: (not c.family.startswith(kin), c.module != c.name, c.name))]
         what, _, hint = str(error).partition("\nhint: ")
         raise UserError(f"{what}\n{method.name} does not learn from such data; {', '.join(own_first[:4])} do", hint=hint) from None
 

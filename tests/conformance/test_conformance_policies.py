@@ -75,9 +75,9 @@ CASES = {
     "ControlPolicy": [control, control_gaussian],
     "DiffusionPolicy": [diffusion],
 }
-SCORERS = {  # they judge and don't act: tests/policies/test_heads.py, test_readout.py, test_features.py
+SCORERS = {  # they judge and don't act, and have tests of their own in tests/policies
     *("Scorer", "FeatureScorer", "FrozenScorer", "WritingScorer", "GatedScorer"),
-    *("TwoViews", "Readable", "Tagger"),
+    *("TwoViews", "Readable", "Tagger", "PromptRegressor"),
 }
 
 

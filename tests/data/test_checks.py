@@ -142,7 +142,7 @@ JUDGED = [{"prompt": f"{i}?", "completion": "yes", "label": bool(i % 2)} for i i
 @pytest.mark.parametrize(
     ("name", "rows", "words"),
     [
-        ("ipo", JUDGED, ("do not make preference pairs", "ipo does not learn from such data; bco, kto do")),
+        ("ipo", JUDGED, ("do not make preference pairs", "ipo does not learn from such data; bco, kto")),
         (
             "kto",
             [{"prompt": "a?", "scores": [1, 2], "responses": ["b", "c"]}],

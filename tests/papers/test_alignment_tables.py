@@ -16,7 +16,7 @@ from guerdon.testing import ToyPolicy, ToyReward, check_recipe, toy_pairs, toy_p
 from guerdon.testing.say import same
 from guerdon.types import Preference, Prompt, Rollout
 
-ROWS = [card for card in catalog.cards() if card.name != card.module]
+ROWS = [card for card in catalog.cards() if card.name != card.module and card.family.startswith("direct alignment")]
 SURVEY = {f"direct alignment: {x}" for x in ("data strategy", "learning framework", "constraint mechanism", "model property")}
 
 
@@ -37,7 +37,9 @@ OFFLINE = [card.name for card in ROWS if "pairs" in card.uses]
 def test_pairs_are_learnt(name):
     """After some updates on the toy's pairs the loss is lower, and the pairs are in order."""
     settings = {"steps": 40, "batch": 12, "optim": dataclasses.replace(catalog.load(name).Config().optim, lr=0.05, warmup=0)}
-    recipe = build(name, toy_pairs(12), ToyPolicy(spread=0.3), **settings)
+    if name == "calibrated_dpo":  # in letters that the toy can write
+        settings |= {"statement": "{answer}{confidence}", "confident": ("a",), "unsure": ("b",)}
+    recipe = build(name, toy_pairs(12), ToyPolicy(spread=0.3, steps=8), **settings)
     metrics = [recipe.step(t) for t in range(40)]
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 1e-3, name
     if name == "discopop":  # its loss rises with the margin around 0 (see its docstring): pairs go the wrong way
