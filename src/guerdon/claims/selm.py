@@ -1,20 +1,21 @@
-"""A reference that has a safe answer to every prompt, and rare better ones: how many answers does the ranker get to see?
+"""A reference with rare answers that are better than all others: how many answers does the ranker get to see?
 
-Answers are two words of eight. The safe one is worth 1 and said half the time; answers that begin with one rare word (1 in 100) are worth
-about 2, all others about -1. In every round the ranker sees the policy's greedy answer beside the two given ones. Iterative DPO says the
-safe answer from the first round on; optimism moves away from what was said last.
+Answers are two words of eight. Those that begin with one rare word (1 in 100) are worth about 2, all others about -1. In every round the
+ranker sees the policy's greedy answer beside the two given ones. Iterative DPO soon says much the same again; optimism moves away from
+what was said last.
 
-Exploration (distinct real answers to a prompt, DPO and SELM): seed 10 2.28 3.47, seed 11 2.25 3.38, seed 12 2.19 3.38.
-Confirmation: seeds 0, 1, 2 2.28 3.62, 2.28 3.34, 2.25 3.22 (+1.13); seeds 3, 4, 5 2.28 3.34, 2.38 3.25, 2.28 3.31 (+.99).
-Not shown: that exploring pays here. The best answer seen is hardly better (1.00 1.04, 1.02 1.02, 1.00 1.04), and the strength of optimism
-that explores in so few updates ruins the policy: its samples are worth .95 .96 .93 with DPO and -1.40 -2.80 -.85 with SELM, for many are no
-two words. Less of it explores less and still costs, for what is tried beside the safe answer is worse: alpha .3 down to -1 sees 2.59 2.34
-2.25 answers at .43 -.08 .80 (seeds 10, 11, 12), alpha .6 2.94 2.62 2.78 at .34 -.20 .28; lower rates with more updates or -.5 as the floor
-are no way out (seed 10: 2.56 to 2.88 at -.29 to -.40).
-In a world without a safe answer, in ten rounds at alpha .1 down to -1, the effect stays and the policy nearly does (exploration only, seeds
-10, 11, 12; not confirmed on other seeds): 4.62 4.41 5.31 answers with DPO and 5.56 5.25 5.62 with SELM, the best worth -.69 -.63 -.47 and
--.67 -.52 -.58, samples at the end -1.15 -.75 -.82 and -1.14 -.86 -.97. There alpha .2 sees 5.53 5.69 (seeds 11, 12), the best -.33 -.35,
-samples -.93 -1.68.
+Exploration, seeds 10, 11, 12: distinct real answers to a prompt 4.62 4.41 5.31 with DPO and 5.56 5.25 5.62 with SELM; the best of them
+worth -.69 -.63 -.47 and -.67 -.52 -.58; samples at the end -1.15 -.75 -.82 and -1.14 -.86 -.97.
+Confirmation, seeds 0, 1, 2: 4.19 5.22 4.91 and 5.16 5.88 5.25 (+.66); 3, 4, 5: 4.78 4.84 3.94 and 5.03 5.22 4.34 (+.34). Samples at the
+end -.99 -1.22 -.44 -1.27 -1.30 -.93 and -1.03 -1.12 -.09 -1.50 -1.60 -.91: on two of six seeds worse by .2 to .3, on one better.
+More optimism sees more and spoils the policy, whose samples more and more are no two words. alpha .2: 5.53 5.69 (seeds 11, 12), the best
+-.33 -.35, samples -.93 -1.68; alpha .3, seed 10: 5.84, -.65, -1.33. At half the rate (5e-4), seed 10, DPO, alpha .1, .3: 4.72 5.25 6.38,
+the best -.70 -.67 -.65, samples -1.72 -1.56 -2.11.
+Where exploring cannot pay, it costs: with a safe answer worth 1 that the reference gives half the time, in eight rounds, DPO says it from
+the first round on (seeds 10, 11, 12: 2.28 2.28 2.19 answers, samples .95 .98 .87). alpha .3 down to -1 sees 2.59 2.34 2.25 at .43 -.08 .80,
+alpha .6 2.94 2.62 2.78 at .34 -.20 .28; alpha 1 down to -3 3.5 (an earlier claim: +1.13 and +.99 on seeds 0, 1, 2 and 3, 4, 5) at
+-1.4 -2.8 -.9. The best seen is hardly better anywhere (at most 1.04). Lower rates with more updates, or a log-ratio of -.5 as the floor,
+are no way out.
 """
 
 from __future__ import annotations
@@ -32,24 +33,22 @@ from guerdon.policies.text import TextPolicy
 from guerdon.types import Claim, Preference, Prompt, Rollout, Score, Trial
 
 CLAIM = Claim(
-    method="SELM, alpha 1, optimism down to a log-ratio of -3, 8 rounds",
+    method="SELM, alpha .1, optimism down to a log-ratio of -1, 10 rounds",
     baseline="the same with alpha 0 (iterative DPO)",
     metric="distinct two-word answers to a prompt that the ranker has seen, of 64",
     direction="up",
-    margin=0.5,
-    setting="84,000-weight Llama, 32 prompts, a safe answer that the reference gives half the time, a noisy ranker; 15 updates a round",
+    margin=0.15,
+    setting="84,000-weight Llama, 32 prompts, good answers that the reference gives once in a hundred, a noisy ranker; 15 updates a round",
 )
-WORDS, RARE, PROMPTS, ROUNDS, STEPS, ALPHA, FLOOR, NOISE = "abcdefgh", 7, 32, 8, 15, 1.0, 3.0, 0.2
+WORDS, RARE, PROMPTS, ROUNDS, STEPS, ALPHA, FLOOR, NOISE = "abcdefgh", 7, 32, 10, 15, 0.1, 1.0, 0.2
 
 
 class World:
-    """Answers of two words. Every prompt has a safe one, worth 1, that the reference gives half the time. Answers that begin with the rare
-    word are worth about 2, all others about -1."""
+    """Answers of two words. Those that begin with the rare word are worth about 2, all others about -1."""
 
     def __init__(self, key: Key) -> None:
         draw = key.fold("world").generator()
         self.key, self.value = key, 0.3 * torch.randn(PROMPTS, len(WORDS), generator=draw)
-        self.safe = torch.randint(len(WORDS) - 1, (PROMPTS, 2), generator=draw).tolist()
         self.prompts = [Prompt(f"p{i}", f"p{i}", {"number": i}) for i in range(PROMPTS)]
 
     def worth(self, rollout: Rollout) -> float:
@@ -57,8 +56,6 @@ class World:
         words, number = [WORDS.find(w) for w in rollout.content.split()], rollout.prompt.meta["number"]
         if len(words) != 2 or -1 in words:
             return -3.0
-        if words == self.safe[number]:
-            return 1.0
         return (2.0 if words[0] == RARE else -1.0) + float(self.value[number, words[1]])
 
     def ranker(self, rollouts: Sequence[Rollout], /) -> list[Score]:
@@ -68,12 +65,11 @@ class World:
         return [Score.whole(r, self.worth(r) + x) for r, x in zip(rollouts, noise, strict=True)]
 
     def said(self, prompt: Prompt, key: Key) -> Rollout:
-        """An answer of the teacher: the safe one half the time, else any, beginning with the rare word once in a hundred."""
+        """An answer of the teacher: any, beginning with the rare word once in a hundred."""
         chances = torch.ones(2, len(WORDS))
         chances[0, RARE] = 0.07  # of 7.07
         words = torch.multinomial(chances, 1, generator=key.fold("words").generator())[:, 0].tolist()
-        safe = torch.rand((), generator=key.fold("safe").generator()).item() < 0.5
-        return Rollout(prompt, " ".join(WORDS[w] for w in (self.safe[prompt.meta["number"]] if safe else words)))
+        return Rollout(prompt, " ".join(WORDS[w] for w in words))
 
 
 def explored(world: World, start: TextPolicy, pairs: list[Preference], alpha: float, key: Key) -> tuple[dict[str, set[str]], TextPolicy]:
