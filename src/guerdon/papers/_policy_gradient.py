@@ -61,16 +61,21 @@ class OnPolicy(Checked):
         """`(N, T)`, or `(N,)` of whole responses."""
         return surrogate.reinforce(o.logp, b.adv)
 
+    def reduction(self) -> Reduce:
+        """How the losses become one number."""
+        return self.REDUCE
+
     def term(self) -> Term:
         """The loss; watches how far the ratio has moved."""
-        whole = self.REDUCE is mean
+        reduce = self.reduction()
+        whole = reduce is mean
 
         def watch(o: Outputs, b: Batch) -> Mapping[str, Tensor]:
             seen = {"ratio": surrogate.ratio(o.logp, b.old_logp), "entropy": o.entropy}
             return {name: row_mean(x, b.mask) for name, x in seen.items()} if whole else seen
 
         over, needs = rows if whole else decisions, frozenset({"logp", "entropy"})
-        return Term("pg", self.loss, over=over, reduce=self.REDUCE, needs=needs, watch=watch)
+        return Term("pg", self.loss, over=over, reduce=reduce, needs=needs, watch=watch)
 
     def build(self, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
         """The recipe."""
@@ -110,6 +115,16 @@ class Reused(OnPolicy):
 
     def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
         return credit.grpo(reward, batch.group)
+
+
+@dataclass(frozen=True)
+class Clipped(Reused):
+    """With PPO's clip on the ratio of each decision."""
+
+    eps: float = knob(0.2, "clip range of the ratio", above=0, at_most=1)
+
+    def loss(self, o: Outputs, b: Batch) -> Tensor:
+        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=self.eps)
 
 
 def of_rows(b: Batch) -> Tensor:

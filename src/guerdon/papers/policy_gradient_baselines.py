@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from guerdon.config import knob
-from guerdon.core import credit, credit_group, surrogate
-from guerdon.core.reduce import seq_sum_over, token_mean
-from guerdon.types import Batch, Outputs, Paper, Term
+from guerdon.core import credit, credit_group
+from guerdon.core.reduce import Reduce, seq_sum_over, token_mean
+from guerdon.types import Batch, Paper
 
-from ._policy_gradient import OnPolicy, Reused
+from ._policy_gradient import Clipped, OnPolicy
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class RLOO(OnPolicy):
 
 
 @dataclass(frozen=True)
-class DrGRPO(Reused):
+class DrGRPO(Clipped):
     """GRPO done right.
 
     Problem: GRPO divides by each response's length and each group's deviation, so long wrong answers and easy prompts weigh too much.
@@ -57,17 +56,12 @@ class DrGRPO(Reused):
         uses=("prompts", "reward", "core.credit.dr_grpo", "core.surrogate.ppo_clip", "core.reduce.seq_sum_over"),
         full_size="guerdon run dr_grpo --model Qwen/Qwen2.5-Math-7B --data reasoning-gym:gsm_symbolic --reward reasoning_gym --lr 1e-6",
     )
-    eps: float = knob(0.2, "clip range of the ratio", above=0, at_most=1)
 
     def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
         return credit.dr_grpo(reward, batch.group)
 
-    def loss(self, o: Outputs, b: Batch) -> Tensor:
-        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=self.eps)
-
-    def term(self) -> Term:
-        term = super().term()
-        return Term("pg", term.loss, over=term.over, reduce=seq_sum_over(self.sampling.max_new), needs=term.needs, watch=term.watch)
+    def reduction(self) -> Reduce:
+        return seq_sum_over(self.sampling.max_new)
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guerdon.config import knob
-from guerdon.core import credit, credit_group, kl, surrogate
+from guerdon.core import credit, credit_group, kl
 from guerdon.core.masked import last
 from guerdon.core.reduce import token_mean
-from guerdon.types import Batch, Outputs, Paper
+from guerdon.types import Batch, Paper
 
-from ._policy_gradient import Reused
+from ._policy_gradient import Clipped
 
 
 @dataclass(frozen=True)
-class ReinforcePPBaseline(Reused):
+class ReinforcePPBaseline(Clipped):
     """REINFORCE++ with a baseline.
 
     Problem: a group's own deviation over-weighs prompts whose answers are nearly all right or all wrong.
@@ -35,17 +35,13 @@ class ReinforcePPBaseline(Reused):
         uses=("prompts", "reward", "core.credit.reinforce_pp_baseline", "core.surrogate.ppo_clip"),
         full_size="guerdon run reinforce_pp_baseline --model Qwen/Qwen3-8B --data my-prompts --reward my-reward-model --lr 5e-7",
     )
-    eps: float = knob(0.2, "clip range of the ratio", above=0, at_most=1)
 
     def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
         return credit.reinforce_pp_baseline(reward, batch.mask, batch.group)
 
-    def loss(self, o: Outputs, b: Batch) -> Tensor:
-        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=self.eps)
-
 
 @dataclass(frozen=True)
-class ReinforcePP(Reused):
+class ReinforcePP(Clipped):
     """REINFORCE++: PPO without a critic, one response a prompt.
 
     Problem: a critic is costly, and groups of responses waste samples where prompts are plenty.
@@ -64,7 +60,6 @@ class ReinforcePP(Reused):
         uses=("prompts", "reward", "core.credit.reinforce_pp", "core.kl.penalty", "core.surrogate.ppo_clip"),
         full_size="guerdon run reinforce_pp --model Qwen/Qwen3-8B --data my-prompts --reward my-reward-model --n 1 --batch 1024 --lr 5e-7",
     )
-    eps: float = knob(0.2, "clip range of the ratio", above=0, at_most=1)
     penalty: float = knob(0.01, "what a nat of distance from the starting policy costs at each token", at_least=0)
 
     def referenced(self) -> bool:
@@ -74,12 +69,9 @@ class ReinforcePP(Reused):
         placed = last(batch.mask) * reward[:, None].to(batch.mask.device)
         return credit.reinforce_pp(placed + kl.penalty(batch.old_logp, batch.ref_logp, batch.mask, coef=self.penalty), batch.mask)
 
-    def loss(self, o: Outputs, b: Batch) -> Tensor:
-        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=self.eps)
-
 
 @dataclass(frozen=True)
-class PassAtK(Reused):
+class PassAtK(Clipped):
     """Training for pass@k.
 
     Problem: rewarding each answer for itself makes a policy sure of one way, right or wrong; what counts may be that one of k is right.
@@ -98,10 +90,6 @@ class PassAtK(Reused):
         full_size="guerdon run pass_at_k --k 4 --n 32 --model Qwen/Qwen3-8B --data reasoning-gym:gsm_symbolic --reward reasoning_gym",
     )
     k: int = knob(4, "answers of which one must be right (a reward above 0)", unit="answers", at_least=1)
-    eps: float = knob(0.2, "clip range of the ratio", above=0, at_most=1)
 
     def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
         return credit_group.pass_at_k(reward, batch.group, k=self.k)
-
-    def loss(self, o: Outputs, b: Batch) -> Tensor:
-        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=self.eps)

@@ -51,7 +51,7 @@ def find_head(place: str) -> FoundHead | None:
     if any("ForSequenceClassification" in name for name in config.get("architectures") or ()):
         return None
     names = (str(config["value_head_prefix"]), *NAMES) if "value_head_prefix" in config else NAMES
-    for file in _files(place):
+    for file in _files(place, names):
         weights = _read(file, names)
         if weights is not None:
             weight, bias = weights
@@ -89,15 +89,15 @@ def _first(held: set[str], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if f"{name}.weight" in held), None)
 
 
-def _files(place: str) -> Iterator[Path]:
-    """Files that may hold a head: those beside the model first, then the model's own (of a sharded one, the shards that name a head)."""
+def _files(place: str, names: tuple[str, ...]) -> Iterator[Path]:
+    """Files that may hold a head: those beside the model first, then the model's own (of a sharded one, the shards that hold one)."""
     for name in BESIDE:
         if file := _file(place, name):
             yield file
     for name in WHOLE:
-        index = _json(place, f"{name}.index.json").get("weight_map", {})
-        shards = {shard for key, shard in index.items() if any(key.startswith(n + ".") for n in NAMES) or ".layers." not in key}
-        for shard in sorted(shards) if index else [name]:
+        index = _json(place, f"{name}.index.json").get("weight_map")
+        shards = [name] if index is None else [index[f"{n}.weight"] for n in names if f"{n}.weight" in index]
+        for shard in shards:
             if file := _file(place, shard):
                 yield file
 

@@ -20,25 +20,27 @@ def note(folder: Path, **facts: Any) -> None:
     file.write_text(json.dumps(known, indent=2) + "\n")
     card = folder / CARD
     if not card.exists() or MADE in card.read_text():
-        card.write_text(text(known, folder))
+        card.write_text(text(known))
 
 
-def text(known: Mapping[str, Any], folder: Path) -> str:
+def text(known: Mapping[str, Any]) -> str:
     """The card. known: raw (read without a template), mean, std, max_length, and where they are known base, data, calibration and audit."""
     base = str(known.get("base", ""))
     header = ["library_name: transformers", "pipeline_tag: text-classification", "tags: [reward-model, guerdon]"]
     if base.count("/") == 1 and not Path(base).exists():  # a hub name, not a folder of the machine it was trained on
         header.append(f"base_model: {base}")
     reads = "the prompt, the response and the end-of-text token" if known.get("raw") else "the conversation in its chat template"
+    several = "with several labels, of which `readout` in reward_config.json makes the reward"
+    labels = several if "readout" in known else "with one label; its logit is not normalised"
     mean, std = known.get("mean", 0.0), known.get("std", 1.0)
     parts = [
         "---\n" + "\n".join(header) + f"\n---\n{MADE}\n",
         "# A reward model\n\nOne number for a response to a prompt: higher is better. It reads " + reads + ".\n",
         f"`score = (logit - {mean:.6g}) / {std:.6g}`; at most {known.get('max_length', 'any number of')} tokens.\n",
         "```python\nfrom guerdon.policies.heads import Scorer\nfrom guerdon.types import Prompt, Rollout\n\n"
-        f'scorer = Scorer.load("{Path(folder).name}")\n'
+        'scorer = Scorer.load("path/of/this/folder")\n'
         'scorer.score([Rollout(Prompt("1", "How was the film?"), "Wonderful.")])\n```\n',
-        "In plain transformers it is an `AutoModelForSequenceClassification` with one label; its logit is not normalised.\n",
+        f"In plain transformers it is an `AutoModelForSequenceClassification` {labels}.\n",
     ]
     if calibration := known.get("calibration"):
         rows = "\n".join(f"- {name}: {_said(value)}" for name, value in calibration.items())
