@@ -10,7 +10,8 @@ from guerdon.core import credit, credit_group
 from guerdon.core.reduce import Reduce, seq_sum_over, token_mean
 from guerdon.types import Batch, Paper
 
-from ._policy_gradient import Clipped, OnPolicy
+from ._policy_gradient import OnPolicy
+from ._policy_gradient_reused import Clipped
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from guerdon.core.masked import last
 from guerdon.core.reduce import token_mean
 from guerdon.types import Batch, Paper
 
-from ._policy_gradient import Clipped
+from ._policy_gradient_reused import Clipped
 
 
 @dataclass(frozen=True)

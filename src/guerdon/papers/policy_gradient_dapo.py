@@ -14,7 +14,7 @@ from guerdon.errors import UserError
 from guerdon.rewards.length import overlong
 from guerdon.types import Batch, Outputs, Paper
 
-from ._policy_gradient import Reused
+from ._policy_gradient_reused import Reused
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from guerdon.core import credit, trust_region
 from guerdon.core.reduce import mean, token_mean
 from guerdon.types import Batch, Outputs, Paper
 
-from ._policy_gradient import Reused, of_rows
+from ._policy_gradient_reused import Reused, of_rows
 
 
 @dataclass(frozen=True)
