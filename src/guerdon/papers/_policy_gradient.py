@@ -15,11 +15,10 @@ from guerdon.core.reduce import Reduce, mean, seq_mean_token_mean, seq_mean_toke
 from guerdon.core.rng import Key
 from guerdon.learn.learner import learner_for
 from guerdon.learn.online import online
+from guerdon.learn.terms import kl_term
 from guerdon.learn.verbs import values
 from guerdon.policies.refs import Frozen
 from guerdon.types import Batch, Outputs, Policy, Prompt, Recipe, Reward, Score, Term, decisions, rows
-
-from .grpo import kl_term
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,10 @@ class OnPolicy(Checked):
         """How the losses become one number."""
         return self.REDUCE
 
+    def leash(self) -> Reduce:
+        """How the KL to the starting policy becomes one number."""
+        return seq_mean_token_mean
+
     def term(self) -> Term:
         """The loss; watches how far the ratio has moved."""
         reduce = self.reduction()
@@ -84,7 +87,7 @@ class OnPolicy(Checked):
             return self.advantages(values(scores), batch)
 
         epochs, minibatches = self.reuse()
-        leash = [kl_term(self.beta, self.kl_grad, seq_mean_token_mean)] if self.beta else []
+        leash = [kl_term(self.beta, self.kl_grad, self.leash())] if self.beta else []
         return online(
             learner=learner_for(policy, [self.term(), *leash], self.optim, self.steps * epochs * minibatches),
             prompts=prompts,

@@ -8,10 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from guerdon.config import knob
-from guerdon.core import credit, surrogate
+from guerdon.core import credit
 from guerdon.core.masked import row_mean
 from guerdon.core.reduce import Reduce, seq_mean_token_mean
-from guerdon.types import Batch, Outputs
+from guerdon.learn.terms import clip_term
+from guerdon.types import Batch, Term
 
 from ._policy_gradient import OnPolicy
 
@@ -32,14 +33,36 @@ class Reused(OnPolicy):
         return credit.grpo(reward, batch.group)
 
 
-@dataclass(frozen=True)
-class Clipped(Reused):
+class _Clip(Reused):
     """With PPO's clip on the ratio of each decision."""
+
+    def bounds(self) -> tuple[float, float]:
+        """How far below and above 1 the ratio may go."""
+        raise NotImplementedError
+
+    def term(self) -> Term:
+        return clip_term(*self.bounds(), self.reduction())
+
+
+@dataclass(frozen=True)
+class Clipped(_Clip):
+    """One range for both sides of PPO's clip."""
 
     eps: float = knob(0.2, "clip range of the ratio", above=0, at_most=1)
 
-    def loss(self, o: Outputs, b: Batch) -> Tensor:
-        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=self.eps)
+    def bounds(self) -> tuple[float, float]:
+        return self.eps, self.eps
+
+
+@dataclass(frozen=True)
+class ClippedApart(_Clip):
+    """A range for each side of PPO's clip; DAPO's is wider above."""
+
+    eps_low: float = knob(0.2, "clip range below 1", above=0, at_most=1)
+    eps_high: float = knob(0.28, "clip range above 1", above=0)
+
+    def bounds(self) -> tuple[float, float]:
+        return self.eps_low, self.eps_high
 
 
 def of_rows(b: Batch) -> Tensor:

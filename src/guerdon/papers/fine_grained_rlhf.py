@@ -30,7 +30,7 @@ from guerdon.learn.critic import by_critic, value_term
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline
 from guerdon.learn.online import online
-from guerdon.papers.grpo import clip_term
+from guerdon.learn.terms import clip_term
 from guerdon.policies.refs import Frozen
 from guerdon.policies.tagger import Tagger
 from guerdon.rewards.segments import InSegments

@@ -14,17 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
+from torch import Tensor
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
-from guerdon.core import credit, kl, surrogate
+from guerdon.config import knob
+from guerdon.core import credit
 from guerdon.core.reduce import Reduce, seq_mean_token_mean, seq_sum_over, token_mean
 from guerdon.core.rng import Key
-from guerdon.learn.learner import learner_for
-from guerdon.learn.online import online
-from guerdon.learn.verbs import by_outcome
-from guerdon.policies.refs import Frozen
-from guerdon.types import Batch, Outputs, Paper, Policy, Prompt, Recipe, Reward, Term, decisions
+from guerdon.types import Batch, Paper, Policy, Prompt, Recipe, Reward
+
+from ._policy_gradient_reused import ClippedApart
 
 PAPER = Paper(
     title="DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
@@ -40,67 +38,21 @@ PAPER = Paper(
 
 
 @dataclass(frozen=True)
-class Config(Checked):
-    model: str = knob("tiny", "the policy to start from: tiny, a folder, or a hub name")
-    data: str = knob("human-ratings:movie", "prompts: a file, a folder, a hub name, or a named source")
-    reward: tuple[str, ...] = knob(("vader",), "rewards: names, file.py:function, or reward-model folders, each with an optional =weight")
+class Config(ClippedApart):
     beta: float = knob(0.04, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
-    show_kl: bool = knob(False, "with beta 0: keep a reference all the same, to log how far the policy moves")
-    kl_grad: Literal["k2", "k3"] = knob("k2", "gradient of the KL term: k2 unbiased, k3 the paper's")
-    eps_low: float = knob(0.2, "clip range below 1", above=0, at_most=1)
     eps_high: float = knob(0.2, "clip range above 1", above=0)
     scale: Literal["std", "none"] = knob("std", "divide advantages by the group's standard deviation, or not (Dr. GRPO)")
     aggregate: Literal["sequence", "token", "constant"] = knob("sequence", "mean of sequence means, of tokens, or over max_new (Dr. GRPO)")
-    batch: int = knob(16, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
-    epochs: int = knob(1, "passes over a step's answers", at_least=1)
-    minibatches: int = knob(1, "updates in each pass", at_least=1)
-    steps: int = knob(40, "steps of sampling and learning", unit="steps", at_least=1)
-    sampling: Sampling = Sampling(n=8, max_new=28)
-    optim: Optim = Optim(lr=2e-4)
-    lora: LoraConfig = LoraConfig()
 
+    def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
+        return (credit.grpo if self.scale == "std" else credit.dr_grpo)(reward, batch.group)
 
-def reduction(cfg: Config) -> Reduce:
-    """How token losses become one number."""
-    return {"sequence": seq_mean_token_mean, "token": token_mean, "constant": seq_sum_over(cfg.sampling.max_new)}[cfg.aggregate]
+    def reduction(self) -> Reduce:
+        return {"sequence": seq_mean_token_mean, "token": token_mean, "constant": seq_sum_over(self.sampling.max_new)}[self.aggregate]
 
-
-def clip_term(eps_low: float, eps_high: float, reduce: Reduce) -> Term:
-    """PPO's clipped surrogate; watches how often it clips and how far the ratio has moved."""
-
-    def loss(o: Outputs, b: Batch) -> torch.Tensor:
-        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=eps_low, eps_high=eps_high)
-
-    def watch(o: Outputs, b: Batch) -> dict[str, torch.Tensor]:
-        low, high = surrogate.clip_fraction(o.logp, b.old_logp, b.adv, eps_low=eps_low, eps_high=eps_high)
-        return {"clip_ratio/low": low, "clip_ratio/high": high, "ratio": surrogate.ratio(o.logp, b.old_logp), "entropy": o.entropy}
-
-    return Term("pg", loss, over=decisions, reduce=reduce, needs=frozenset({"logp", "entropy"}), watch=watch)
-
-
-def kl_term(beta: float, grad: Literal["k2", "k3"], reduce: Reduce) -> Term:
-    """The leash: value k3, gradient of the estimator asked for."""
-
-    def loss(o: Outputs, b: Batch) -> torch.Tensor:
-        return kl.kl(o.logp, b.ref_logp, show="k3", grad=grad)
-
-    return Term("kl", loss, over=decisions, reduce=reduce, coef=beta)
+    def leash(self) -> Reduce:
+        return self.reduction()
 
 
 def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
-    reduce = reduction(cfg)
-    terms = [clip_term(cfg.eps_low, cfg.eps_high, reduce)] + ([kl_term(cfg.beta, cfg.kl_grad, reduce)] if cfg.beta else [])
-    ref = Frozen(policy) if cfg.beta or cfg.show_kl else None
-    return online(
-        learner=learner_for(policy, terms, cfg.optim, cfg.steps * cfg.epochs * cfg.minibatches),
-        prompts=prompts,
-        reward=reward,
-        credit=by_outcome(credit.grpo if cfg.scale == "std" else credit.dr_grpo),
-        n=cfg.sampling.n,
-        batch=cfg.batch,
-        steps=cfg.steps,
-        key=key,
-        ref=ref,
-        epochs=cfg.epochs,
-        minibatches=cfg.minibatches,
-    )
+    return cfg.build(policy, prompts, reward, key)

@@ -29,9 +29,9 @@ from guerdon.learn.imitation import Adversary, Scored, Source, by_returns, contr
 from guerdon.learn.learner import learner_for
 from guerdon.learn.online import online
 from guerdon.learn.rounds import rounds
+from guerdon.learn.terms import clip_term, kl_term
 from guerdon.learn.verbs import by_outcome, pair_batch, sft_term
 from guerdon.papers.bradley_terry import term as bradley_terry
-from guerdon.papers.grpo import clip_term, kl_term
 from guerdon.papers.self_rewarding_ppo import Sft
 from guerdon.policies.refs import Frozen
 from guerdon.rewards.implicit import ImplicitReward, Nothing

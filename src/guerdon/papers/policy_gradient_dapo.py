@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from guerdon.config import knob
-from guerdon.core import credit, surrogate
+from guerdon.core import credit
 from guerdon.core.reduce import token_mean
 from guerdon.errors import UserError
 from guerdon.rewards.length import overlong
-from guerdon.types import Batch, Outputs, Paper
+from guerdon.types import Batch, Paper
 
-from ._policy_gradient_reused import Reused
+from ._policy_gradient_reused import ClippedApart
 
 
 @dataclass(frozen=True)
-class DAPO(Reused):
+class DAPO(ClippedApart):
     """Decoupled clip and dynamic sampling policy optimisation.
 
     Problem: GRPO on long answers loses its entropy, its signal (groups all right or all wrong), and the weight of long answers' tokens.
@@ -39,8 +39,6 @@ class DAPO(Reused):
         uses=("prompts", "reward", "core.credit.grpo", "core.surrogate.ppo_clip", "learn.draws.Draws"),
         full_size="guerdon run dapo --model Qwen/Qwen2.5-32B --data my-prompts --reward my.py:check --n 16 --max-new 20480 --overlong 4096",
     )
-    eps_low: float = knob(0.2, "clip range below 1", above=0, at_most=1)
-    eps_high: float = knob(0.28, "clip range above 1", above=0)
     refills: int = knob(3, "batches of prompts to sample on top, until as many groups as a batch has differ", unit="batches", at_least=0)
     overlong: int = knob(0, "tokens before max_new from which on length is penalised; 0: no penalty", unit="tokens", at_least=0)
 
@@ -59,6 +57,3 @@ class DAPO(Reused):
             late = [overlong(int(n), self.sampling.max_new, self.overlong) for n in batch.mask.sum(1)]
             reward = reward + torch.tensor(late, dtype=reward.dtype)
         return credit.grpo(reward, batch.group)
-
-    def loss(self, o: Outputs, b: Batch) -> Tensor:
-        return surrogate.ppo_clip(o.logp, b.old_logp, b.adv, eps_low=self.eps_low, eps_high=self.eps_high)

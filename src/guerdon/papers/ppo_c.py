@@ -23,7 +23,7 @@ from guerdon.data.confidence import ASK, asked
 from guerdon.learn.critic import by_critic, value_term
 from guerdon.learn.learner import learner_for
 from guerdon.learn.online import online
-from guerdon.papers.grpo import clip_term
+from guerdon.learn.terms import clip_term
 from guerdon.policies.refs import Frozen
 from guerdon.rewards.confidence import StatedConfidence
 from guerdon.types import Paper, Policy, Prompt, Recipe, Reward

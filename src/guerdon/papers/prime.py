@@ -27,8 +27,8 @@ from guerdon.core.reduce import mean, token_mean
 from guerdon.core.rng import Key
 from guerdon.data.cursor import Cursor
 from guerdon.learn.learner import learner_for
+from guerdon.learn.terms import clip_term
 from guerdon.learn.verbs import average, collate, judge, pieces_of, rollout_metrics, sample, shown, values, with_adv, with_ref
-from guerdon.papers.grpo import clip_term
 from guerdon.policies.refs import Frozen
 from guerdon.types import Batch, Metrics, Outputs, Paper, Policy, Prompt, Recipe, Reward, Term
 

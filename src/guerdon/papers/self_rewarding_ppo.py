@@ -25,8 +25,8 @@ from guerdon.learn.critic import by_critic, value_term
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline
 from guerdon.learn.online import online
+from guerdon.learn.terms import clip_term
 from guerdon.learn.verbs import sft_term
-from guerdon.papers.grpo import clip_term
 from guerdon.policies.refs import Frozen, Snapshot
 from guerdon.rewards.combine import Ended
 from guerdon.rewards.implicit import ImplicitReward

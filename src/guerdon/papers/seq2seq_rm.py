@@ -29,8 +29,8 @@ from guerdon.learn.critic import by_critic, value_term
 from guerdon.learn.learner import learner_for
 from guerdon.learn.offline import offline
 from guerdon.learn.online import online
+from guerdon.learn.terms import clip_term
 from guerdon.learn.verbs import ordered
-from guerdon.papers.grpo import clip_term
 from guerdon.policies.refs import Frozen
 from guerdon.rewards.rewriting import IMPROVE, RewriteReward, other_tokens, rewriting
 from guerdon.types import Paper, Policy, Preference, Prompt, Recipe, Rollout, Term, decisions
