@@ -75,6 +75,7 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "rng": "keys",
     "ranges": "checks of settings",
     "logprob": "log-probabilities of a linear head",
+    "delta_rule": "a layer of a network",
 }
 HELPERS = {  # public functions of the topics above that are no objective and no estimator
     "surrogate.ratio": "a quantity to log",

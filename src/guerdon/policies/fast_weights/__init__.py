@@ -1,0 +1,18 @@
+"""Language models with fast weights: a memory of fixed size that is rewritten while the text is read.
+
+Importing this package tells transformers' Auto classes of them; `guerdon` does so whenever it loads a model.
+"""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from guerdon.policies.fast_weights.delta_net import DeltaNetConfig, DeltaNetForCausalLM, DeltaNetModel
+from guerdon.policies.fast_weights.state import State
+
+__all__ = ["DeltaNetConfig", "DeltaNetForCausalLM", "DeltaNetModel", "State"]
+
+for config, model, causal in ((DeltaNetConfig, DeltaNetModel, DeltaNetForCausalLM),):
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, model, exist_ok=True)
+    AutoModelForCausalLM.register(config, causal, exist_ok=True)
