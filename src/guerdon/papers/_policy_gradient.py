@@ -16,9 +16,9 @@ from guerdon.core.rng import Key
 from guerdon.learn.learner import learner_for
 from guerdon.learn.online import online
 from guerdon.learn.terms import kl_term
-from guerdon.learn.verbs import values
+from guerdon.learn.verbs import Credit, values
 from guerdon.policies.refs import Frozen
-from guerdon.types import Batch, Outputs, Policy, Prompt, Recipe, Reward, Score, Term, decisions, rows
+from guerdon.types import Batch, Outputs, Policy, Prompt, Recipe, Reward, Term, decisions, rows
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class OnPolicy(Checked):
         """`(N,)` or `(N, T)`, from one reward a response `(N,)`, NaN where it was not judged."""
         raise NotImplementedError
 
+    def credited(self, policy: Policy) -> Credit:
+        """From the scores of what this policy said to advantages, before it is updated."""
+        return lambda scores, batch: self.advantages(values(scores), batch)
+
     def loss(self, o: Outputs, b: Batch) -> Tensor:
         """`(N, T)`, or `(N,)` of whole responses."""
         return surrogate.reinforce(o.logp, b.adv)
@@ -82,17 +86,13 @@ class OnPolicy(Checked):
 
     def build(self, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
         """The recipe."""
-
-        def credited(scores: Sequence[Score], batch: Batch) -> Tensor:
-            return self.advantages(values(scores), batch)
-
         epochs, minibatches = self.reuse()
         leash = [kl_term(self.beta, self.kl_grad, self.leash())] if self.beta else []
         return online(
             learner=learner_for(policy, [self.term(), *leash], self.optim, self.steps * epochs * minibatches),
             prompts=prompts,
             reward=reward,
-            credit=credited,
+            credit=self.credited(policy),
             n=self.sampling.n,
             batch=self.batch,
             steps=self.steps,
