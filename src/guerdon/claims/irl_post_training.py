@@ -4,9 +4,9 @@ The start writes sequences of four pairs of brackets of three kinds, and learnt 
 Fine-tuning is on 200 flawless demonstrations. The reward model is contrasted from samples of the two policies on the demonstrations'
 prompts, after over before; nobody judged them.
 
-Exploration, seed 10, 40 updates of fine-tuning and 120 of the reward model: .16 of the start's answers are sentences, .76 of the
-fine-tuned policy's, .85 of the best of 16 by this reward, and .87 by one contrasted from demonstrations over the start's samples (the
-survey expects it to do worse); among the 16 there is always one. The margin is a plan, the confirmation seeds were not run.
+Exploration, seeds 10, 11, 12: .16 .16 .12 of the start's answers are sentences, .76 .84 .77 of the fine-tuned policy's, .89 .96 .89 of the
+best of 16 by this reward; among the 16 there is always one. Not shown is that other sources do worse, as the survey expects: a reward
+contrasted from the demonstrations over the start's samples picked .90 .98 .87.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLAIM = Claim(
     baseline="one sample of the fine-tuned policy",
     metric="share of held-out prompts whose answer is a sentence of the grammar",
     direction="up",
-    margin=0.05,
+    margin=0.055,
     setting=f"84,000-weight Llamas; {SFT} updates of fine-tuning; 800 pairs, {REWARD_STEPS} updates of the reward model",
 )
 OPEN, CLOSE = tuple(f"({i}" for i in range(3)), tuple(f"{i})" for i in range(3))

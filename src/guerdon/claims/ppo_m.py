@@ -4,9 +4,10 @@ The world is that of `claims.ppo_c`. Raters compare answers that state some conf
 up to .3. The reward model is a head on the starting policy's body, fitted to 3,000 such pairs; then PPO-M on pairs of a right and a wrong
 answer, whose confidence it states itself. Both are normalised on the start's answers, and PPO is the same.
 
-State: to be measured. On seed 10 the reward model orders 88 % of the pairs it learnt from and all but one in 200 held-out pairs without
-confidence; the two policies were only compared with a reward model that could not tell answers apart (prompt and answer ran together into
-one word), and those numbers say nothing. The margin is a plan, the confirmation seeds were not run.
+Exploration, seeds 10, 11, 12: ECE .49 .37 .45 after PPO with the reward model as it was (mean confidence .97 or more) and .29 .05 .12
+after PPO with the calibrated one, 40 to 88 % less; the chance that a right answer states more than a wrong one .50 .68 .50 and .79 .52 .69.
+Accuracy .52 .59 .57 and .53 .75 .56: none was lost. In exchange 1 to 23 answers in a hundred state no confidence any more, and calibration
+cost the reward model itself something: of 200 held-out pairs without confidence it ordered .99 .99 .91 before and .92 .78 .96 after.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CLAIM = Claim(
     baseline="PPO with the reward model as it was",
     metric="expected calibration error of the stated confidence on held-out questions (10 bins)",
     direction="down",
-    margin=0.11,
+    margin=0.1,
     setting="84,000-weight Llamas; the policy is right about half of its answers; reward model on 3,000 pairs by raters who like "
     "confidence, 250 updates, then 60 of calibration on 1,000 pairs; PPO of 60 steps with 128 answers",
 )
