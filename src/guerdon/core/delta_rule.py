@@ -49,13 +49,13 @@ def recurrent(
     beta: Float[Tensor, "*b L"],
     state: Float[Tensor, "*b k v"] | None = None,
 ) -> tuple[Float[Tensor, "*b L v"], Float[Tensor, "*b k v"]]:
-    """Token by token: all reads, and the last state. state: before the first token; None: zeros. The definition; slow."""
+    """Token by token: all reads, and the last state. state: before the first token; None: zeros. The definition, and slow. L >= 1."""
     state = _zeros(k, v) if state is None else state
-    out = torch.empty_like(v[..., :0, :])
+    reads = []
     for t in range(k.shape[-2]):
         read, state = step(q[..., t, :], k[..., t, :], v[..., t, :], beta[..., t], state)
-        out = torch.cat([out, read.unsqueeze(-2)], -2)
-    return out, state
+        reads.append(read)
+    return torch.stack(reads, -2), state
 
 
 class Chunked(NamedTuple):
@@ -89,23 +89,21 @@ def chunkwise(
         raise ValueError(f"chunk {chunk}, expected at least 1 token")
     length = k.shape[-2]
     size = min(chunk, length)
+    states = [_zeros(k, v) if state is None else state]
     q, k, v, beta = (_chunks(x, size) for x in (q, k, v, beta.unsqueeze(-1)))
-    heavy = k * beta
-    system = heavy @ k.transpose(-1, -2)  # only what is below its diagonal is looked at
-    states = [torch.zeros_like(k[..., 0, 0, :, None] * v[..., 0, 0, None, :]) if state is None else state]
+    across, heavy, light = k.transpose(-1, -2), k * beta, v * beta
+    system = heavy @ across  # only what is below its diagonal is looked at
     writes = []
-    if k.shape[-3] == 1:  # nothing to share between chunks: one system in v columns
-        right = v * beta if state is None else v * beta - heavy @ state.unsqueeze(-3)
-        writes.append(_solve(system, right).squeeze(-3))
+    if k.shape[-3] == 1:  # nothing to share between chunks: one system with fewer columns
+        writes.append(_solve(system, light if state is None else light - heavy @ state.unsqueeze(-3)).squeeze(-3))
+        states.append(states[0] + across.squeeze(-3) @ writes[0])
     else:
-        decay, fresh = _solve(system, torch.cat([heavy, v * beta], -1)).split([k.shape[-1], v.shape[-1]], -1)
+        decay, fresh = _solve(system, torch.cat([heavy, light], -1)).split([k.shape[-1], v.shape[-1]], -1)
         for i in range(k.shape[-3]):
             writes.append(fresh[..., i, :, :] - decay[..., i, :, :] @ states[-1])
-            states.append(states[-1] + k[..., i, :, :].transpose(-1, -2) @ writes[-1])
-    if len(states) == 1:
-        states.append(states[0] + k.squeeze(-3).transpose(-1, -2) @ writes[0])
+            states.append(states[-1] + across[..., i, :, :] @ writes[-1])
     starts, written = torch.stack(states[:-1], -3), torch.stack(writes, -3)
-    out = q @ starts + (q @ k.transpose(-1, -2)).tril() @ written
+    out = q @ starts + (q @ across).tril() @ written
     return Chunked(out.flatten(-3, -2)[..., :length, :], states[-1], starts, k, written)
 
 

@@ -78,6 +78,8 @@ def load(auto: Any, place: str, *, fresh: tuple[str, ...] = (), **options: Any) 
 
     fresh: modules whose weights may be absent and start random.
     """
+    import guerdon.policies.fast_weights  # noqa: F401  (tells transformers of these architectures)
+
     try:
         with quiet():
             if auto.__name__ in ("AutoTokenizer", "AutoConfig"):

@@ -21,6 +21,8 @@ CORPUS = (
     "He said that the road to the old mill is long, but worth it.",
 )
 
+FAST_WEIGHTS: dict[str, dict[str, Any]] = {"delta_net": dict(num_heads=2, chunk_size=8)}
+
 
 def small_tokenizer(*, template: str | None = TEMPLATE, pad: str = "<|pad|>", bos: bool = False) -> Any:
     """A byte-level BPE tokenizer trained on four sentences (about 300 ids). pad: may be the stop token `<|end|>`."""
@@ -46,13 +48,18 @@ def small_tokenizer(*, template: str | None = TEMPLATE, pad: str = "<|pad|>", bo
 
 def small_config(kind: str, tokenizer: Any, **changes: Any) -> Any:
     """Config of a 2-layer model of width 32: llama, qwen2, qwen3 (normed queries), mixtral (4 experts), gemma2 (soft caps), gemma3_text
-    (tied head, sliding window), granite (scaled logits) or gpt2 (learnt positions)."""
+    (tied head, sliding window), granite (scaled logits), gpt2 (learnt positions) or a fast-weight model, such as delta_net."""
     from transformers import AutoConfig
+
+    import guerdon.policies.fast_weights  # noqa: F401  (known to AutoConfig from now on)
 
     shared: dict[str, Any] = dict(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
     shared |= dict(pad_token_id=tokenizer.pad_token_id, max_position_embeddings=128)
     if kind == "gpt2":
         return AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=4, **{**shared, "n_positions": 128, **changes})
+    if kind in FAST_WEIGHTS:
+        sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, **FAST_WEIGHTS[kind])
+        return AutoConfig.for_model(kind, **{**shared, **sizes, **changes})
     shared |= dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
     special: dict[str, dict[str, Any]] = {
         "llama": {},

@@ -51,6 +51,7 @@ class FastWeightConfig(PretrainedConfig):
         eos_token_id: int | list[int] | None = 2,
         **others: Any,
     ) -> None:
+        others.pop("max_position_embeddings", None)  # the length of somebody's training texts
         self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
         self.hidden_ratio = hidden_ratio
         self.intermediate_size = intermediate_size or -(-int(hidden_size * hidden_ratio * 2 / 3) // 256) * 256

@@ -141,9 +141,12 @@ class DeltaRule(nn.Module):
         if self.g_proj is not None:
             out = out * F.silu(self.g_proj(x)).unflatten(-1, (self.heads, -1))
         tokens = x.shape[1]
-        if end is not None:
-            end = {"state": end, "conv": window[:, tokens:] if length is None else _windows(window, length[:, None], tokens)[:, 0]}
-        return self.o_proj(out.flatten(2)), end, None if at is None else {"state": at, "conv": _windows(window, cuts, tokens)}
+        after = None
+        if end is not None:  # a copy: a view would keep the inputs of all tokens alive
+            last = window[:, tokens:].clone() if length is None else _windows(window, length[:, None], tokens)[:, 0]
+            after = {"state": end, "conv": last}
+        cut = None if at is None or cuts is None else {"state": at, "conv": _windows(window, cuts, tokens)}
+        return self.o_proj(out.flatten(2)), after, cut
 
     def _read(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries, keys and values `(B, H, L, d)`, and all inputs of the convolutions, those of before in front."""
