@@ -50,6 +50,7 @@ def flags(one: argparse.ArgumentParser) -> None:
     one.add_argument("--budget", type=float, metavar="SECONDS", help="how long the audit may take (default: 1800)")
     one.add_argument("--json", action="store_true", help="print JSON")
     one.add_argument("--out", metavar="DIR", help="write audit.json, audit.html and the plots into this folder")
+    one.add_argument("--keep", action="store_true", help="write findings and calibration into the reward model's folder and its card")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
 
 
@@ -58,9 +59,10 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guerdon.core.rng import Key
-    from guerdon.evaluate.audit import audit
+    from guerdon.evaluate.audit import audit, keep
 
     key, limits = Key(args.seed), limits_of(args)
+    kept = keep.place(args.reward) if args.keep else None
     if args.learn and not (args.policy and args.judge):
         raise UserError("--learn needs a policy and a judge", hint="for instance --policy tiny --judge vader")
     reward, is_model = reward_of(args.reward)
@@ -89,6 +91,9 @@ def main(args: argparse.Namespace) -> int:
     if args.out:
         said = write(result, Path(args.out))
         print(f"report: {said}", file=sys.stderr if args.json else sys.stdout)
+    if kept is not None:
+        keep.keep(result, kept, data=args.data or "")
+        print(f"kept in: {kept}", file=sys.stderr if args.json else sys.stdout)
     return 1 if result.verdict == "broken" else 0
 
 

@@ -64,6 +64,15 @@ def test_isotonic_is_scikit_learns():
     torch.testing.assert_close(calibration.isotonic(x, y)(at), torch.as_tensor(theirs.predict(at.numpy())), atol=1e-9, rtol=0)
 
 
+def test_a_simplified_curve_is_the_same_curve():
+    curve = calibration.isotonic([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 3.0, 2.0, 2.5, 4.0, 4.0])
+    fewer = calibration.simplified(curve)
+    assert fewer.x.tolist() == [1.0, 2.0, 4.0, 5.0, 6.0]  # 3, 2 and 2.5 are one level, whose middle goes
+    at = torch.linspace(0, 7, 50, dtype=F64)
+    torch.testing.assert_close(fewer(at), curve(at), atol=1e-12, rtol=0)
+    assert calibration.simplified(calibration.isotonic([2.0], [0.5])).y.tolist() == [0.5]
+
+
 def test_pair_isotonic_does_not_care_who_was_asked():
     fit = calibration.pair_isotonic([1.0, 2.0, -0.5, 1.0], [1, 1, 1, 0])
     at = torch.tensor([0.2, 0.7, 1.0, 3.0], dtype=F64)

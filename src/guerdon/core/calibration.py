@@ -96,6 +96,14 @@ def isotonic(x: Values, y: Values) -> Isotonic:
     return Isotonic(level, torch.tensor(fitted, dtype=torch.float64))
 
 
+def simplified(curve: Isotonic) -> Isotonic:
+    """The same curve through fewer points: of every level only the two ends. Through one point, it is the point."""
+    apart = curve.y[1:] != curve.y[:-1]
+    ends = torch.ones(1, dtype=torch.bool)
+    kept = torch.cat([ends, apart]) | torch.cat([apart, ends])
+    return Isotonic(curve.x[kept], curve.y[kept])
+
+
 def pair_isotonic(margin: Values, label: Values) -> Isotonic:
     """A calibrated probability of being preferred as a function of the margin, with `p(-z) = 1 - p(z)`.
 

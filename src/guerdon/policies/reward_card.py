@@ -24,7 +24,8 @@ def note(folder: Path, **facts: Any) -> None:
 
 
 def text(known: Mapping[str, Any]) -> str:
-    """The card. known: raw (read without a template), mean, std, max_length, and where they are known base, data, calibration and audit."""
+    """The card. known: raw (read without a template), mean, std, max_length; where known base, data, calibration, audit (a row an
+    item) and audited (what was asked, and the verdict in a line)."""
     base = str(known.get("base", ""))
     header = ["library_name: transformers", "pipeline_tag: text-classification", "tags: [reward-model, guerdon]"]
     if base.count("/") == 1 and not Path(base).exists():  # a hub name, not a folder of the machine it was trained on
@@ -46,10 +47,18 @@ def text(known: Mapping[str, Any]) -> str:
         rows = "\n".join(f"- {name}: {_said(value)}" for name, value in calibration.items())
         parts.append(f"## Calibration\n\n{rows}\n")
     if audit := known.get("audit"):
-        rows = "\n".join(f"| {x['item']} | {x['verdict']} | {_said(x.get('value'))} | {x.get('why', '')} |" for x in audit)
-        parts.append(f"## Audit\n\n| item | verdict | value | |\n|---|---|---|---|\n{rows}\n")
+        rows = "\n".join(f"| {x['item']} | {x['verdict']} | {_said(x.get('value'))} | {_cell(x.get('why', ''))} |" for x in audit)
+        facts = "".join(f"- {name}: {_said(value)}\n" for name, value in known.get("audited", {}).items())
+        parts.append(f"## Audit\n\n{facts}\n| item | verdict | value | |\n|---|---|---|---|\n{rows}\n")
     return "\n".join(parts)
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, Mapping) and "x" in value:  # a curve: its points are in the file
+        return f"a curve through {len(value['x'])} points"
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _cell(text: str) -> str:
+    """In one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")

@@ -32,16 +32,19 @@ def calibration(ctx: Context) -> Finding:
     number = Interval(raw - chance.value, raw - chance.high, raw - chance.low)
     # Every repair is fitted on one half and judged on the other.
     half = len(z) // 2
-    t = core.temperature(z[:half], label[:half])
+    t, curve = core.temperature(z[:half], label[:half]), core.pair_isotonic(z[:half], label[:half])
     repaired = {
         "as it is": prob[half:],
         f"temperature {t:.3g}": torch.sigmoid(z[half:] / t),
-        "isotonic": core.pair_isotonic(z[:half], label[:half])(z[half:]).clamp(0, 1),
+        "isotonic": curve(z[half:]).clamp(0, 1),
     }
     table = tuple({"scores": n, "ECE": stats.ece(p, label[half:]), "Brier": stats.brier(p, label[half:])} for n, p in repaired.items())
     ctx.notes["temperature"] = t
+    bends = core.simplified(curve)
+    found = {f"ECE, {how}": row["ECE"] for how, row in zip(("as it is", "temperature", "isotonic"), table, strict=True)}
+    fitted = {"temperature": t, "isotonic": {"x": bends.x.tolist(), "y": bends.y.tolist()}, "pairs": half, **found}
     plots = (diagram(prob, label, "as it is"), diagram(repaired[f"temperature {t:.3g}"], label[half:], "after the temperature"))
-    shown = {"number": number, "unit": "ECE beyond chance", "table": table, "plots": plots}
+    shown = {"number": number, "unit": "ECE beyond chance", "table": table, "plots": plots, "repair": fitted}
     repair = f"divide the scores by {t:.3g} (fitted on half of the pairs), or use the isotonic curve"
     said = f"ECE {raw:.3f}, of which {chance.value:.3f} is chance; Brier {stats.brier(prob, label):.3f}"
     if not ctx.log_odds:

@@ -46,7 +46,8 @@ class Finding:
 
     item: what was looked at. verdict: sound, weak, broken, or not measured. why: in a sentence. number: the measure behind the verdict,
     with its 95 % interval (NaN ends where it has none), in `unit`. flaw: the name of what is wrong, empty where nothing is. fix: what to
-    change. rows: texts and scores, the most telling first. table: the same measure by slice or variant.
+    change. rows: texts and scores, the most telling first. table: the same measure by slice or variant. repair: what would mend it, fitted,
+    as plain JSON.
     """
 
     item: str
@@ -59,6 +60,7 @@ class Finding:
     rows: tuple[Row, ...] = ()
     table: tuple[Mapping[str, Any], ...] = ()
     plots: tuple[Plot, ...] = field(default=(), repr=False)
+    repair: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: numbers that are not finite become None."""
@@ -67,7 +69,7 @@ class Finding:
         plain["number"] = None if self.number is None else self.number._asdict()
         plain["rows"] = [dataclasses.asdict(row) for row in self.rows]
         plain["table"] = [{k: v._asdict() if isinstance(v, Interval) else v for k, v in row.items()} for row in self.table]
-        return finite(plain)
+        return finite(plain | ({"repair": dict(self.repair)} if self.repair else {}))
 
 
 def finite(value: Any) -> Any:
