@@ -16,6 +16,7 @@ from guerdon.core.rng import Key
 from guerdon.data import human_ratings as hr
 from guerdon.data.attacks import toy_requests
 from guerdon.data.human_ratings import RatedSentence, human_ratings, rating_pairs
+from guerdon.data.translations import NAMES, Translation, catalogue, names, split
 from guerdon.errors import UserError, nearest
 from guerdon.types import Preference, Prompt, Rollout
 
@@ -79,6 +80,8 @@ def load(name: str, kind: Kind, key: Key | None = None) -> list[Prompt] | list[P
     ratings of each sentence instead of all, for real label noise).
     reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config has (num_X=3 stands for min_X=3, max_X=3).
     toy-requests: requests for unkind and kind sentences, by topic, for `egida`.
+    gettext:PACKAGE:en-fr: what an installed package translates (`translations.catalogue`); cldr:en-fr: names (`translations.names`), of=
+    languages,territories,scripts,currencies (all). Both: split=train|test (train), n (at most so many), gettext: plain (true).
     key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
     """
     base, variant, options = parse_name(name)
@@ -169,4 +172,31 @@ def _toy_requests(variant: str, options: Options, kind: Kind, key: Key) -> list[
     return toy_requests()
 
 
-SOURCES: dict[str, Source] = {"human-ratings": _human_ratings, "reasoning-gym": _reasoning_gym, "toy-requests": _toy_requests}
+def _gettext(variant: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Rollout]:
+    package, _, pair = variant.partition(":")
+    _known(options, ("split", "n", "plain"), "gettext")
+    return _translations(f"gettext/{package}", catalogue(package, pair, plain=options.get("plain", True) is True), options, kind)
+
+
+def _cldr(variant: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Rollout]:
+    _known(options, ("split", "n", "of"), "cldr")
+    return _translations("cldr", names(variant, str(options.get("of", ",".join(NAMES))).split(",")), options, kind)
+
+
+def _translations(source: str, items: list[Translation], options: Options, kind: Kind) -> list[Prompt] | list[Rollout]:
+    if kind == "pairs":
+        raise UserError(f"{source} has translations, not preference pairs", hint="use it for prompts (reward: chrf, bleu) or demos")
+    kept = split(items, str(options.get("split", "train")))
+    if "n" in options:
+        kept = kept[: _whole(options, "n", 500)]
+    numbered = [(f"{source}/{'-'.join(t.languages)}/{i}", t) for i, t in enumerate(kept)]
+    return [t.prompt(id) for id, t in numbered] if kind == "prompts" else [t.demo(id) for id, t in numbered]
+
+
+SOURCES: dict[str, Source] = {
+    "human-ratings": _human_ratings,
+    "reasoning-gym": _reasoning_gym,
+    "toy-requests": _toy_requests,
+    "gettext": _gettext,
+    "cldr": _cldr,
+}
