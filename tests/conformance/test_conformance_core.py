@@ -64,6 +64,8 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "rewriting": "token rewards, without a gradient",
     "segments": "rewards of parts of a response, and the loss of a tagger, which has no mask of decisions",
     "brevity": "a reward, without a gradient",
+    "judged": "a judge's words to numbers",
+    "overlap": "n-grams of texts",
     "strength": "votes to labels and margins",
     "meta": "a quantity to climb",
     "inference_distance": "variances, for people to read",

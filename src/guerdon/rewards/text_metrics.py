@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from guerdon._need import need
+from guerdon.errors import UserError
 from guerdon.rewards.lift import pointwise
 from guerdon.rewards.rules import normalise, references
 from guerdon.types import Score
@@ -17,32 +18,52 @@ from guerdon.types import Score
 _NO_REFERENCE = Score.abstain("the reference is empty")
 
 
-@functools.cache
-def _sacrebleu(metric: str) -> Any:
-    metrics = need("sacrebleu", extra="text").metrics
-    return metrics.BLEU(effective_order=True) if metric == "bleu" else metrics.CHRF()
+@functools.lru_cache(64)
+def _sacrebleu(metric: str, **settings: Any) -> Any:
+    """The metric with these settings; what sacrebleu does not know is refused in its own words."""
+    try:
+        return getattr(need("sacrebleu", extra="text").metrics, metric)(**settings)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"sacrebleu's {metric} refuses {settings}: {error!r}", hint="see `sacrebleu --help` for what each may be") from None
 
 
 @pointwise
-def bleu(text: str, reference: Any) -> float | Score:
+def bleu(
+    text: str,
+    reference: Any,
+    *,
+    max_order: int = 4,
+    smooth: str = "exp",
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    effective_order: bool = True,
+) -> float | Score:
     """Sentence BLEU against the reference (Papineni et al. 2002), by sacrebleu (Post 2018, arXiv 1804.08771), as a share.
 
     `r = BP * exp(mean_n log p_n)`, n <= 4 as far as the text has n-grams (effective order), exponential smoothing, 13a tokens; range
     [0, 1]. Several references count together. An empty text gives 0, an empty reference abstains.
+    max_order: longest n-gram. smooth: exp, floor, add-k or none. tokenize: 13a, intl, char, zh, ja-mecab, flores200 ... or none.
+    lowercase: case aside. effective_order: leave out orders longer than the text; without it and without smoothing a short text gives 0.
+    Raises UserError for a setting that sacrebleu does not know.
     """
     golds = references(reference)
-    return _sacrebleu("bleu").sentence_score(text, golds).score / 100 if golds else _NO_REFERENCE
+    settings: dict[str, Any] = {"max_ngram_order": max_order, "smooth_method": smooth, "tokenize": tokenize, "lowercase": lowercase}
+    metric = _sacrebleu("BLEU", **settings, effective_order=effective_order)
+    return metric.sentence_score(text, golds).score / 100 if golds else _NO_REFERENCE
 
 
 @pointwise
-def chrf(text: str, reference: Any) -> float | Score:
+def chrf(text: str, reference: Any, *, char_order: int = 6, word_order: int = 0, beta: int = 2, lowercase: bool = False) -> float | Score:
     """chrF: the F score of character n-grams (Popovic 2015), by sacrebleu, as a share.
 
     `r = (1 + b^2) P R / (b^2 P + R)`, b = 2, n <= 6, P and R averaged over n; range [0, 1]. Of several references the best counts. An
     empty reference abstains.
+    char_order: longest n-gram of characters. word_order: longest of words, 2 gives chrF++ (Popovic 2017). beta: what recall weighs
+    beside precision. lowercase: case aside. Raises UserError for a setting that sacrebleu does not know.
     """
     golds = references(reference)
-    return _sacrebleu("chrf").sentence_score(text, golds).score / 100 if golds else _NO_REFERENCE
+    metric = _sacrebleu("CHRF", char_order=char_order, word_order=word_order, beta=beta, lowercase=lowercase)
+    return metric.sentence_score(text, golds).score / 100 if golds else _NO_REFERENCE
 
 
 def words(text: str) -> list[str]:
