@@ -11,9 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 import guerdon
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
-from guerdon.policies.decode.sampler import Sampler
 from guerdon.policies.fast_weights import DeltaNetConfig, DeltaNetForCausalLM, State, delta_net
-from guerdon.policies.fast_weights.rollout import roll
 from guerdon.policies.text import TextPolicy
 from guerdon.testing.models import small_model
 from guerdon.types import Prompt, Rollout
@@ -120,24 +118,6 @@ def test_states_at_cuts_and_their_gradient(variant):
         torch.testing.assert_close(a, b, atol=1e-9 * float(1 + b.abs().max()), rtol=0)
     detached = torch.autograd.grad((weight * model(rolled, state=out.states.rows(twice).detach()).logits).sum(), params)
     assert max(float((a - b).abs().max()) for a, b in zip(detached, expected, strict=True)) > 1e-3
-
-
-@pytest.mark.parametrize("states", [True, False])
-def test_continuations_from_states(states):
-    model, ids, cuts = model_of(), text(2, 15), torch.tensor([[4, 9], [7, 15]])
-    out = model(ids, cuts=cuts, use_cache=False)
-    before = out.last_hidden_state[torch.arange(2)[:, None], cuts - 1].flatten(0, 1)
-    uniforms = torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    rolled = roll(model, out.states, before, uniforms, Sampler(temperature=0.8), states=states)
-    assert (rolled.hidden is not None) == states and rolled.ids.shape == (4, 5) and not rolled.logp.requires_grad
-    for i, cut in enumerate(cuts.flatten().tolist()):
-        again = model(torch.cat([ids[i // 2, :cut], rolled.ids[i]])[None], use_cache=False)
-        logq = (again.logits[0, cut - 1 : -1] / 0.8).log_softmax(-1)
-        torch.testing.assert_close(rolled.logp[i].double(), logq.gather(1, rolled.ids[i, :, None])[:, 0], atol=1e-5, rtol=0)
-        own = Sampler(temperature=0.8).draw(again.logits[0, cut - 1 : -1], uniforms[i])[0]
-        assert own.tolist() == rolled.ids[i].tolist()
-        if rolled.hidden is not None:
-            close(rolled.hidden[i], again.last_hidden_state[0, cut:])
 
 
 def test_saved_and_loaded_by_transformers(tmp_path):
