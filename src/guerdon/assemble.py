@@ -228,6 +228,8 @@ def is_model(spec: Any) -> bool:
 
 def recipe(prepared: Prepared) -> Recipe:
     """Load the models, put the method together, and collect the facts for the manifest."""
+    from guerdon.rewards.curriculum import coached
+
     method, cfg, key = prepared.method, prepared.cfg, prepared.key
     domain = domains.domain(method.card.domain)
     facts: dict[str, Any] = {"data": {name: data.facts for name, data in prepared.data.items()}}
@@ -244,9 +246,10 @@ def recipe(prepared: Prepared) -> Recipe:
         else:
             filled[name] = prepared.given[name] if name in prepared.given else domain.load(name, cfg, key.fold(name))
             facts.setdefault("models", {})[name] = identity(cfg, filled[name])
+    filled, live = coached(filled)
     made = method.build(cfg, **filled)
     steps = cfg.run.steps if not any(f.name == "steps" for f in dataclasses.fields(cfg)) and cfg.run.steps else made.steps
-    made = dataclasses.replace(made, steps=steps, facts={**facts, **made.facts})
+    made = dataclasses.replace(made, steps=steps, state={**made.state, **live}, facts={**facts, **made.facts})
     return monitoring.watched(cfg, prepared.held, made, filled.get("policy"), key.fold("monitor"))
 
 

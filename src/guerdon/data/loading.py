@@ -69,7 +69,8 @@ def _from_source(
     have = kind if kind in ("prompts", "pairs", "demos") else "pairs"
     if not reaches(have, kind):
         raise UserError(f"{name} has no {KINDS[kind]}", hint="named sources give prompts, pairs and demos")
-    items, note = convert(sources.load(name, have, key), have, kind)
+    given = sources.load(name, have, key)
+    items, note = (given, "") if have == kind else convert(given, have, kind)  # as it is: a curriculum must stay one
     if limit is not None:
         items = items[:limit]
     if not items:

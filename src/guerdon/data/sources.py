@@ -7,13 +7,13 @@ A name is `source[:variant][?option=value&...]`. What comes back depends on the 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 from urllib.parse import parse_qsl
 
-from guerdon._need import need
 from guerdon.core.rng import Key
 from guerdon.data import human_ratings as hr
+from guerdon.data import reasoning_gym as gym
 from guerdon.data.attacks import toy_requests
 from guerdon.data.human_ratings import RatedSentence, human_ratings, rating_pairs
 from guerdon.data.translations import NAMES, Translation, catalogue, names, split
@@ -24,7 +24,7 @@ __all__ = ["SOURCES", "RatedSentence", "human_ratings", "is_source", "load", "pa
 
 Kind = Literal["prompts", "pairs", "demos"]
 Options = Mapping[str, Any]
-Source = Callable[[str, Options, Kind, Key], "list[Prompt] | list[Preference] | list[Rollout]"]
+Source = Callable[[str, Options, Kind, Key], "Sequence[Prompt] | list[Preference] | list[Rollout]"]
 
 
 def parse_name(name: str) -> tuple[str, str, dict[str, Any]]:
@@ -67,22 +67,27 @@ def test_pairs(name: str, n: int) -> str | None:
 
 
 @overload
-def load(name: str, kind: Literal["prompts"], key: Key | None = None) -> list[Prompt]: ...
+def load(name: str, kind: Literal["prompts"], key: Key | None = None) -> Sequence[Prompt]: ...
 @overload
 def load(name: str, kind: Literal["pairs"], key: Key | None = None) -> list[Preference]: ...
 @overload
 def load(name: str, kind: Literal["demos"], key: Key | None = None) -> list[Rollout]: ...
-def load(name: str, kind: Kind, key: Key | None = None) -> list[Prompt] | list[Preference] | list[Rollout]:
+def load(name: str, kind: Kind, key: Key | None = None) -> Sequence[Prompt] | list[Preference] | list[Rollout]:
     """The records of a named source.
 
     human-ratings[:movie|tweet|product|editorial]: options split=train|test (train), gap (1.0, pairs), n (pairs: as many as there are
     sentences; prompts: 256), list (pairs: ranked lists of so many sentences instead of pairs), raters (pairs: labelled by so many random
     ratings of each sentence instead of all, for real label noise).
-    reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config has (num_X=3 stands for min_X=3, max_X=3).
+    reasoning-gym:TASK: options size (500), seed (0) and whatever the task's own config has (num_X=3 stands for min_X=3, max_X=3). level=2
+    takes the settings of that level of the task's own curriculum (the other options stay as given); curriculum=0.7 (prompts) begins there
+    and goes up a level when 7 of 10 answers to `window` (128) or more are right, down below `lower` (0): a `data.curriculum.Curriculum`.
     toy-requests: requests for unkind and kind sentences, by topic, for `egida`.
     gettext:PACKAGE:en-fr: what an installed package translates (`translations.catalogue`); cldr:en-fr: names (`translations.names`), of=
+    reworded-sums: sums in two wordings (column `paraphrase`), option n (256), for `co_reward`.
     languages,territories,scripts,currencies (all). Both: split=train|test (train), n (at most so many), gettext: plain (true).
     key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
+    ruler:TASK: recall in long texts (`data.recall`): options n (256), length (512 words), seed (0), and the settings of a task;
+    ruler:FILE.jsonl and longbench:FILE.jsonl read the benchmarks' own files. For the rewards `ruler` and `longbench`.
     """
     base, variant, options = parse_name(name)
     if base not in SOURCES:
@@ -126,31 +131,18 @@ def _human_ratings(domain: str, options: Options, kind: Kind, key: Key) -> list[
     return [hr.demo(s) for s in sentences]
 
 
-def _reasoning_gym(task: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Rollout]:
-    gym = need("reasoning_gym", extra="tasks")
-    known = need("reasoning_gym.factory", extra="tasks").DATASETS
-    if task not in known:
-        raise UserError(f"unknown reasoning-gym task {task!r}", hint=nearest(task, known) + " (write reasoning-gym:TASK)")
+def _reasoning_gym(task: str, options: Options, kind: Kind, key: Key) -> Sequence[Prompt] | list[Rollout]:
     if kind == "pairs":
         raise UserError("reasoning-gym has answers, not preference pairs", hint="use it for prompts (reward: reasoning_gym) or demos")
-    fields = {f for f in getattr(known[task][1], "__dataclass_fields__", {}) if not f.startswith("_")}
+    fields = gym.fields(task)
     options = _ranges(options, fields)
-    _known(options, fields | {"size", "seed"}, f"reasoning-gym:{task}")
+    _known(options, fields | {"size", "seed", *gym.LEVELS}, f"reasoning-gym:{task}")
     size, seed = _whole(options, "size", 500), options.get("seed", 0)
-    try:
-        dataset = gym.create_dataset(task, **{**options, "size": size, "seed": seed})
-    except (AssertionError, TypeError, ValueError) as error:
-        why = str(error) or type(error).__name__
-        raise UserError(f"reasoning-gym:{task} refuses these options: {why}", hint=f"given: {dict(options)}") from None
-    # The verifier of some tasks reads the task's config, so the options that differ from its defaults travel with the prompt.
-    own = {k: v for k, v in options.items() if k not in ("size", "seed")}
-    prompts, answers = [], []
-    for i in range(size):
-        entry = dataset[i]
-        meta = {"task": task, "answer": entry["answer"], "metadata": entry["metadata"], "options": own}
-        prompts.append(Prompt(f"{task}/{seed}/{i}", [{"role": "user", "content": entry["question"]}], meta))
-        answers.append(entry["answer"])
-    return prompts if kind == "prompts" else [Rollout(p, str(a)) for p, a in zip(prompts, answers, strict=True)]
+    own, rising = gym.settings(task, options)
+    if rising is not None and kind == "prompts":
+        return rising(size, seed)
+    items = [gym.task_item(task, own, size, seed, i) for i in range(size)]
+    return [prompt for prompt, _ in items] if kind == "prompts" else [Rollout(prompt, str(answer)) for prompt, answer in items]
 
 
 def _ranges(options: Options, fields: set[str]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from guerdon._need import need
+from guerdon.errors import UserError
+from guerdon.rewards.read import text_of
 from guerdon.types import Rollout, Score
 
 
@@ -15,7 +17,8 @@ def reasoning_gym(rollouts: Sequence[Rollout], /) -> list[Score]:
     """The task's own `score_answer` of each response: 1 for a right answer, less for a wrong one (0, or the task's partial credit).
 
     The prompts come from the data source `reasoning-gym:TASK`: `prompt.meta` holds task, answer, metadata and options. The answer is the
-    text between `<answer>` and `</answer>` where these tags occur (the last ones), else the whole response, trimmed.
+    text between `<answer>` and `</answer>` where these tags occur (the last ones), else the whole response, trimmed; of several turns the
+    last one counts.
     Abstains where the prompt is not one of these, and where the verifier raises.
     Source: Stojanovski et al. 2025, "Reasoning Gym", arXiv:2505.24760.
     """
@@ -27,11 +30,13 @@ def _score(rollout: Rollout, extract: Any) -> Score:
     meta = rollout.prompt.meta
     if missing := [k for k in ("task", "answer", "metadata") if k not in meta]:
         return Score.abstain(f"no reasoning-gym prompt: meta lacks {', '.join(missing)}")
-    if not isinstance(rollout.content, str):
-        return Score.abstain(f"the response is no text but {type(rollout.content).__name__}")
-    answer = extract(rollout.content)
+    try:
+        said = text_of(rollout)
+    except UserError as error:
+        return Score.abstain(str(error).partition("\n")[0])
+    answer = extract(said)
     if answer is None:
-        answer = rollout.content.strip()
+        answer = said.strip()
     question = rollout.prompt.content if isinstance(rollout.prompt.content, str) else rollout.prompt.content[-1]["content"]
     entry = {"question": question, "answer": meta["answer"], "metadata": meta["metadata"]}
     try:
