@@ -14,6 +14,7 @@ from guerdon.core import (
     agreement,
     comparisons,
     confidence,
+    continuation,
     contrastive_loss,
     credit,
     credit_group,
@@ -51,7 +52,7 @@ OBJECTIVES = (
     *REWARD_MODELS,
     "kl",
 )
-CREDIT = ("credit", "credit_group")
+CREDIT = ("credit", "credit_group", "continuation")
 OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "monitor": "series of evaluations, and facts of one distribution",
     "series": "numbers logged step by step",
@@ -70,13 +71,19 @@ OTHER = {  # topics whose functions are neither, and are tested in tests/core
     "meta": "a quantity to climb",
     "inference_distance": "variances, for people to read",
     "stats": "statistics",
+    "certainty": "rewards, without a gradient",
     "calibration": "repairs and facts of probabilities",
     "overoptimisation": "curves, and laws fitted to them",
     "score_table": "reducers of a table of scores",
     "mismatch": "weights, without a gradient",
+    "exploration": "masks, without a gradient",
     "rng": "keys",
+    "votes": "texts to labels, and a schedule",
+    "hidden_reward": "weights of advantages, without a gradient",
     "ranges": "checks of settings",
     "logprob": "log-probabilities of a linear head",
+    "newton_schulz": "a matrix to an orthogonal one",
+    "fast_mlp": "fast weights: no objective, but what a layer does",
     "delta_rule": "a layer of a network",
 }
 HELPERS = {  # public functions of the topics above that are no objective and no estimator
@@ -114,8 +121,11 @@ HELPERS = {  # public functions of the topics above that are no objective and no
     "kl.penalty": "a reward, without a gradient",
     "kl.adapt": "a controller: numbers in, number out",
     "credit.running_baseline": "state in, state out",
+    **{f"continuation.{name}": "where to cut a text" for name in ("smoothed", "chunk_probabilities", "cut_points", "long_enough")},
+    **{f"continuation.{name}": "a reward, without a gradient" for name in ("match", "cosine", "likeness")},
     "credit.broadcast": "spreads (N,) to (N, T)",
     "credit.judged": "a mask",
+    "credit.length_lambda": "a setting of gae, row by row",
 }
 
 DRAW = torch.Generator().manual_seed(5)
@@ -185,6 +195,7 @@ CASES = {
         (trust_region.cispo, {**PG, "gradcheck": False}),
         (partial(trust_region.cispo, eps_low=None), {**PG, "gradcheck": False}),
     ],
+    "trust_region.minirl": [(trust_region.minirl, {**PG, "gradcheck": False})],
     "trust_region.sapo": [(trust_region.sapo, PG)],
     "trust_region.gmpo": [(trust_region.gmpo, ROW_PG)],
     "trust_region.topr": [(lambda logp, old_logp, adv, mask: trust_region.topr(logp, old_logp, adv, mask), {**ROW_PG, "gradcheck": False})],
@@ -406,15 +417,22 @@ CREDITS = {
     "credit.grpo": [(credit.grpo, {}), (partial(credit.grpo, eps=1e-4, ddof=0), {})],
     "credit.dr_grpo": [(credit.dr_grpo, {})],
     "credit.rloo": [(credit.rloo, {})],
+    "continuation.batch_std": [(continuation.batch_std, {})],
     "credit_group.opo": [(lambda r, g: credit_group.opo(r, 1 + g.abs() % 5, g), {})],
     "credit_group.gpg": [(credit_group.gpg, dict(shift_invariant=False))],
     "credit_group.best_minus_second": [(credit_group.best_minus_second, {})],
+    "credit_group.bnpo": [(lambda r, g: credit_group.bnpo(r.sigmoid(), g), dict(shift_invariant=False))],
+    "credit_group.empo": [(lambda r, g: credit_group.empo(r.sigmoid(), g), dict(shift_invariant=False))],
+    "credit_group.verifree": [
+        (lambda r, g: credit_group.verifree(r, g, torch.zeros(len(r), 3, dtype=torch.bool), torch.ones(len(r), 3, dtype=torch.bool)), {})
+    ],
     "credit_group.pass_at_k": [(partial(credit_group.pass_at_k, k=2), dict(shift_invariant=False))],
     "credit.reinforce_pp_baseline": [(lambda r, g: credit.reinforce_pp_baseline(r, torch.ones(len(r), 3, dtype=torch.bool), g), {})],
     "credit.returns": [
         (lambda r, m, g, gamma=gamma: credit.returns(r, m, gamma), dict(dense=True, grouped=False, shift_invariant=False))
         for gamma in (1.0, 0.9)
     ],
+    "credit.remax": [(lambda r, m, g: credit.remax(r, torch.zeros(len(r)), m), dict(dense=True, grouped=False, shift_invariant=False))],
     "credit.gae": [
         (lambda r, m, g: credit.gae(r, torch.zeros_like(r), m, gamma=0.9)[0], dict(dense=True, grouped=False, shift_invariant=False))
     ],

@@ -76,6 +76,26 @@ def test_gae_golden():
     near(target, [[0.789, 0.82]], 1e-12)
 
 
+def test_gae_with_a_decay_of_its_own_for_each_row():
+    reward, value, ones = t([[0, 0, 1], [0, 0, 1]]), t([[0.5, 0.4, 0.6]] * 2), torch.ones(2, 3, dtype=torch.bool)
+    adv, _ = gae(reward, value, ones, lam=t([0.95, 0.0]))
+    near(adv, [[0.451, 0.58, 0.4], [-0.1, 0.2, 0.4]], 1e-12)
+
+
+def test_length_lambda_golden():
+    lengths = torch.tensor([0, 3, 20, 40, 100])
+    found = credit.length_lambda(torch.arange(100) < lengths[:, None], 0.05)
+    near(found.double(), [0, 0, 0, 0.5, 0.8], 1e-7)
+    with pytest.raises(ValueError, match="alpha=0"):
+        credit.length_lambda(torch.ones(1, 1, dtype=torch.bool), 0)
+
+
+def test_remax_golden():
+    mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+    adv = credit.remax(t([[0, 0, 1], [0, 0.5, 9], [1, 1, 1]]), t([0.25, 1, NAN]), mask)
+    near(adv, [[0.75] * 3, [-0.5, -0.5, 0], [0, 0, 0]], 1e-12)  # without a greedy reward there is nothing to compare with
+
+
 def test_reinforce_pp_baseline_by_hand():
     mask = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
     adv = credit.reinforce_pp_baseline(t([1, 0, 7, 7]), mask, torch.tensor([0, 0, 1, 1]))

@@ -62,3 +62,51 @@ def test_opo_has_the_least_variance():
         return float((length * (reward - b) ** 2).sum())
 
     assert second_moment(baseline) < min(second_moment(baseline + d) for d in (-0.01, 0.01))
+
+
+def test_bnpo_golden():
+    """Success rates 1/4, 1/2, 3/4: mean 1/2, variance 1/16, so Beta(3/2, 3/2): GRPO times pi / 8."""
+    reward = torch.tensor([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0], dtype=F)
+    group = torch.arange(3).repeat_interleave(4)
+    found, root = credit_group.bnpo(reward, group), math.sqrt(3)
+    wanted = [root, *[-1 / root] * 3, 1, 1, -1, -1, *[1 / root] * 3, -root]
+    close(found, [math.pi / 8 * x for x in wanted])
+    torch.testing.assert_close(found, math.pi / 8 * credit.grpo(reward, group, ddof=0, eps=0.0), rtol=0, atol=1e-12)
+
+
+def test_bnpo_where_there_is_nothing_to_fit_is_dr_grpo():
+    reward, group = torch.tensor([1, 0, 0, 1.0], dtype=F), torch.tensor([0, 0, 1, 1])
+    torch.testing.assert_close(credit_group.bnpo(reward, group), credit.dr_grpo(reward, group), rtol=0, atol=0)
+    one = torch.zeros(4, dtype=torch.long)
+    torch.testing.assert_close(credit_group.bnpo(reward, one), credit.dr_grpo(reward, one), rtol=0, atol=0)
+
+
+def test_bnpo_by_its_definition_and_its_bound():
+    reward = torch.tensor([0.1, 0.3, 0.2, 0.9, 0.6, 0.5, 0.9, 1.0], dtype=F)
+    group = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    p = torch.tensor([0.2, 0.55, 0.55, 0.95], dtype=F)
+    m, v = float(p.mean()), float(p.var())
+    a, b = (max(1.0, 1 + (m * (1 - m) / v - 1) * x / 3) for x in (m, 1 - m))
+    density = torch.distributions.Beta(torch.tensor(a, dtype=F), torch.tensor(b, dtype=F)).log_prob(p).exp()[group]
+    close(credit_group.bnpo(reward, group), ((reward - p[group]) / density).tolist())
+    assert (credit_group.bnpo(reward, group, most=0.5).abs() <= 0.5 * (reward - p[group]).abs() + 1e-12).all()
+    with pytest.raises(ValueError, match="expected \\[0, 1\\]"):
+        credit_group.bnpo(reward * 2, group)
+
+
+def test_empo_golden():
+    """Three of four say the same: entropy (3 ln 4/3 + ln 4) / 4 = 0.5623 nats."""
+    share, group = torch.tensor([0.75, 0.75, 0.75, 0.25, 0.5, 0.5], dtype=F), torch.tensor([0, 0, 0, 0, 1, 1])
+    near = [*[0.125 / 0.250001] * 3, -0.375 / 0.250001, 0, 0]
+    close(credit_group.empo(share, group), near)
+    close(credit_group.empo(share, group, low=0.5623, high=0.5624), near)
+    for band in ({"low": 0.5624}, {"high": 0.5623}):
+        assert (credit_group.empo(share, group, **band) == 0).all()
+
+
+def test_verifree_golden():
+    chance, group = torch.tensor([0.8, 0.2, 0.5, math.nan], dtype=F), torch.zeros(4, dtype=torch.long)
+    mask = torch.tensor([[True, True, True], [True, True, True], [True, False, True], [True, True, True]])
+    answer = torch.tensor([[False, False, True], [False, True, True], [False, False, False], [False, False, True]])
+    found = credit_group.verifree(chance, group, answer, mask)
+    close(found, [[0.45, 0.45, 0.8], [-0.45, 0.2, 0.2], [0, 0, 0], [0, 0, 0]])

@@ -158,3 +158,8 @@ def test_booleans_integers_and_empty_input():
     assert group_std(torch.tensor([0.1, 0.1, 0.1]), torch.zeros(3, dtype=torch.long)).tolist() == [0, 0, 0]
     for fn in (group_mean, group_std, group_count, group_flat):
         assert fn(torch.zeros(0), torch.zeros(0, dtype=torch.long)).shape == (0,)
+
+
+def test_group_rank_counts_the_rows_before():
+    assert masked.group_rank(torch.tensor([7, -2, 7, 40, 7, -2])).tolist() == [0, 0, 1, 0, 2, 1]
+    assert masked.group_rank(torch.zeros(0, dtype=torch.long)).tolist() == []

@@ -43,6 +43,52 @@ def test_unbiased():
     within(*estimate(credit.reinforce(reward), action), TRUE)
     within(*estimate(credit.reinforce(reward, 0.4), action), TRUE)
     within(*estimate(credit.rloo(reward, GROUP), action), TRUE)
+    greedy = REWARD[P.argmax()].expand(len(reward))
+    each = torch.ones(len(reward), 1, dtype=torch.bool)
+    within(*estimate(credit.remax(reward[:, None], greedy, each)[:, 0], action), TRUE)
+
+
+def test_what_divides_or_multiplies_the_whole_batch_leaves_the_direction():
+    """GPG's factor and a whitening over the batch are nearly constants: Dr. GRPO, scaled."""
+    action = draws()
+    reward = REWARD[action]
+    scale = len(reward) / float((reward != 0).sum())
+    within(*estimate(credit_group.gpg(reward, GROUP), action), TRUE * scale * (N - 1) / N)
+    each = torch.ones(len(reward), 1, dtype=torch.bool)
+    centred = credit.dr_grpo(reward, GROUP)
+    within(*estimate(credit.reinforce_pp_baseline(reward, each, GROUP)[:, 0], action), TRUE * (N - 1) / N / float(centred.std()))
+    within(*estimate(credit.reinforce_pp(reward[:, None], each)[:, 0], action), TRUE / float(reward.std()))
+
+
+@pytest.mark.parametrize("fn", [credit.grpo, credit_group.bnpo])
+def test_for_right_and_wrong_a_factor_of_the_group_keeps_the_direction(fn):
+    """All wrong actions are alike to it, so what is left is the gradient of the chance of being right; GRPO's and BNPO's length differs."""
+    action = draws()
+    found, error = estimate(fn((action == 0).double(), GROUP), action)
+    direction = P * ((torch.arange(4) == 0).double() - P[0])
+    best = (found @ direction) / (direction @ direction)
+    assert abs(best - 1) > 0.05
+    within(found, error, best * direction)
+
+
+def test_bnpo_of_graded_rewards_bends_the_gradient():
+    action = draws()
+    found, error = estimate(credit_group.bnpo((REWARD[action] + 0.5) / 1.5, GROUP), action)
+    best = (found @ TRUE) / (TRUE @ TRUE)
+    assert best > 0
+    assert ((found - best * TRUE).abs() > 4 * error).any()
+
+
+def test_votes_climb_what_is_said_most_and_not_what_is_right():
+    """TTRL's and EMPO's rewards are made of the group: the likeliest action gains, be it the worst."""
+    action = draws()
+    same = (action.view(GROUPS, N, 1) == action.view(GROUPS, 1, N)).double().mean(2).flatten()
+    most = same.view(GROUPS, N).amax(1).repeat_interleave(N)
+    for adv in (credit.grpo((same == most).double(), GROUP), credit_group.empo(same, GROUP), credit_group.empo(same, GROUP, high=1.2)):
+        found, error = estimate(adv, action)
+        assert found.argmax() == P.argmax()
+        assert found[P.argmax()] > 4 * error[P.argmax()]
+        assert found[P.argmin()] < -4 * error[P.argmin()]
 
 
 def test_a_baseline_that_holds_the_row_itself_shortens_the_gradient():
@@ -138,3 +184,53 @@ def test_generalised_advantages_with_lam_0_need_a_right_critic():
     torch.testing.assert_close(path_gradient(adv), value_gradient(), rtol=0, atol=1e-12)
     wrong, _ = credit.gae(paid, torch.zeros(4, 2, dtype=F), BOTH, gamma=1.0, lam=0.0)
     assert (path_gradient(wrong) - value_gradient()).abs().max() > 0.05
+
+
+def test_advantages_that_are_compared_with_others_steps_are_exact_for_equal_lengths():
+    """PRIME's process part: token rewards above the mean of the other responses', summed to go; verl's scaled form stretches it."""
+    flat = (FIRST.softmax(0)[:, None] * SECOND.softmax(1)).flatten()
+    path = draws(flat, seed=4)
+    paid, each = PAID.flatten(0, 1)[path], torch.ones(len(path), 2, dtype=torch.bool)
+    adv = credit.prime(torch.zeros(len(path), dtype=F), paid, each, GROUP)
+    found, error = path_estimate(adv, path)
+    within(found, error, value_gradient())
+    stretched, error = path_estimate(credit.prime(torch.zeros(len(path), dtype=F), paid, each, GROUP, scaled=True), path)
+    assert ((stretched - value_gradient()).abs() > 4 * error).any()
+
+
+def path_estimate(adv, path):
+    """Mean over sampled paths of `sum_t A_t grad log p_t`, and its standard error over groups."""
+    scores = []  # of each path: the gradient of each decision's log-probability
+    for row in range(4):
+        first, second = FIRST.clone().requires_grad_(), SECOND.clone().requires_grad_()
+        a, b = PATHS[row]
+        for logp in (first.log_softmax(0)[a], second.log_softmax(1)[a, b]):
+            grads = torch.autograd.grad(logp, (first, second), allow_unused=True, materialize_grads=True)
+            scores.append(torch.cat([g.flatten() for g in grads]))
+    rows = (adv[:, :, None] * torch.stack(scores).view(4, 2, -1)[path]).sum(1)
+    groups = rows.view(GROUPS, N, -1).mean(1)
+    return groups.mean(0), groups.std(0) / GROUPS**0.5
+
+
+def test_verifree_is_exact():
+    """The first decision reasons, the second answers; the reference answer is 1. `E_z[p(1 | z)]` by both parts of its gradient."""
+    thought = draws(torch.cat([FIRST.softmax(0), torch.zeros(2, dtype=F)]), seed=5)
+    chance = SECOND.softmax(1)[:, 1][thought]
+    each = torch.ones(len(thought), 2, dtype=torch.bool)
+    adv = credit_group.verifree(chance, GROUP, torch.tensor([False, True]).expand(len(thought), 2), each)
+    first, second = FIRST.clone().requires_grad_(), SECOND.clone().requires_grad_()
+    true = torch.autograd.grad((first.softmax(0) * second.softmax(1)[:, 1]).sum(), (first, second))
+    found, error = path_estimate(adv, 2 * thought + 1)
+    within(found, error, torch.cat([g.flatten() for g in true]))
+
+
+def test_a_decay_that_grows_with_the_length_leans_on_the_critic_like_any_below_1():
+    """VAPO's is 1 - 1 / (alpha l): exact with a right critic only, nearer to exact the longer the response."""
+    paid, wrong = PAID.flatten(0, 1), torch.zeros(4, 2, dtype=F)
+    off = []
+    for alpha in (0.5, 5.0, 500.0):
+        adv, _ = credit.gae(paid, wrong, BOTH, gamma=1.0, lam=credit.length_lambda(BOTH, alpha).to(F))
+        off.append(float((path_gradient(adv) - value_gradient()).abs().max()))
+    assert off[0] > 0.05
+    assert off[0] > off[1] > off[2]
+    assert off[2] < 1e-2

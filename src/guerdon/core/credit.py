@@ -155,13 +155,25 @@ def returns(reward: Float[Tensor, "N T"], mask: Bool[Tensor, "N T"], gamma: Numb
     return keep(torch.stack(out[::-1], 1), mask) if out else paid
 
 
+def remax(
+    reward: Float[Tensor, "N T"], greedy: Shaped[Tensor, " N"], mask: Bool[Tensor, "N T"], gamma: Number = 1.0
+) -> Float[Tensor, "N T"]:
+    """Return-to-go above what the likeliest response to the same prompt earns: `A_t = G_t - R(greedy)`, 0 outside the mask.
+
+    greedy: one reward for each row's prompt; where it is NaN there is nothing to compare with, and the row is 0. The greedy response does
+    not depend on the one that is judged, so the gradient stays unbiased. Source: Li et al. 2023, arXiv 2310.10505.
+    """
+    found = returns(reward, mask, gamma) - as_float(greedy).to(reward.dtype)[:, None]
+    return keep(found, judged(reward, mask) & ~as_float(greedy).isnan()[:, None])
+
+
 def gae(
     reward: Float[Tensor, "N T"],
     value: Float[Tensor, "N T"],
     mask: Bool[Tensor, "N T"],
     *,
     gamma: Number = 1.0,
-    lam: Number = 0.95,
+    lam: Number | Float[Tensor, " N"] = 0.95,
     last_value: Float[Tensor, " N"] | None = None,
 ) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
     """Generalised advantages and the critic's targets: `(A, A + V)`, both 0 outside the mask.
@@ -170,7 +182,7 @@ def gae(
     decision. Decisions outside the mask are skipped: `V_{t+1}` and `A_{t+1}` are carried over them. last_value: the value after the last
     decision, for rows cut off before their end; 0 otherwise.
     A row with a NaN reward has advantage 0 and its own values as targets, so that neither actor nor critic moves; leave it out of a
-    whitening with `judged(reward, mask)`. gamma, lam: in [0, 1].
+    whitening with `judged(reward, mask)`. gamma, lam: in [0, 1]; lam may be one number for each row (`length_lambda`).
     Source: Schulman et al. 2016, arXiv 1506.02438, equation 16.
     """
     valid = judged(reward, mask)
@@ -184,6 +196,18 @@ def gae(
         out.append(next_a)
     adv = keep(torch.stack(out[::-1], 1), valid) if out else r
     return adv, adv + v
+
+
+def length_lambda(mask: Bool[Tensor, "N T"], alpha: Number = 0.05) -> Float[Tensor, " N"]:
+    """`1 - 1 / (alpha l)` for a response of l decisions, at least 0: GAE's decay that looks as far as the response is long.
+
+    A reward at the end reaches the first decision with a weight that does not fall with the length. alpha: > 0; up to 1 / alpha decisions
+    give 0. Source: Yue et al. 2025 (VAPO), arXiv 2504.05118.
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha={alpha}, expected a positive number\nhint: 0.05 is the authors'")
+    length = mask.sum(1).to(torch.get_default_dtype())
+    return 1 - 1 / (alpha * length).clamp(min=1)
 
 
 def reinforce_pp(

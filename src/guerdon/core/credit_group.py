@@ -6,10 +6,10 @@ The rules are those of `core.credit`: NaN is no judgement; a group whose rewards
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from guerdon.core.credit import dr_grpo
+from guerdon.core.credit import broadcast, dr_grpo, grpo, rloo
 from guerdon.core.masked import Number, as_float, group_count, group_flat, group_mean, group_std, keep
 
 
@@ -74,6 +74,53 @@ def _chance_of_none(wrong: Tensor, n: Tensor, k: int) -> Tensor:
     for i in range(k):
         chance = chance * ((wrong - i).clamp(min=0) / (n - i).clamp(min=1))
     return chance
+
+
+def bnpo(reward: Shaped[Tensor, " N"], group: Int[Tensor, " N"], *, most: Number = 1e6) -> Float[Tensor, " N"]:
+    """`A = (R - p) / f(p)` with p the group's mean reward and f a Beta density that is fitted to the means of the batch's groups.
+
+    With the mean m and the unbiased variance v of those means, `s = m (1 - m) / v - 1`, `f = Beta(max(1, 1 + s m / 3),
+    max(1, 1 + s (1 - m) / 3))`, and 1 / f is at most `most`. Where all groups have the same mean there is nothing to fit: f = 1, which
+    is Dr. GRPO; Beta(3/2, 3/2) is GRPO, with the biased deviation and times pi / 8. Raises ValueError for rewards outside [0, 1].
+    Source: Xiao et al. 2025, arXiv 2506.02864.
+    """
+    value = as_float(reward)
+    if bool(((value < 0) | (value > 1)).any()):
+        raise ValueError(
+            f"rewards from {float(value.nan_to_num(0.5).min())} to {float(value.nan_to_num(0.5).max())}, expected [0, 1]\nhint: scale them"
+        )
+    mean = group_mean(value, group)
+    index = torch.unique(group, return_inverse=True)[1]
+    telling = torch.where(group_count(value, group) > 1, mean, torch.nan)
+    means = value.new_full((int(index.max()) + 1 if len(index) else 0,), torch.nan).index_put((index,), telling)
+    means = means[~means.isnan()]
+    m, v = (means.mean(), means.var()) if len(means) > 1 else (means.new_tensor(0.5), means.new_tensor(0.0))
+    s = torch.where(v > 0, m * (1 - m) / torch.where(v > 0, v, 1.0) - 1, 0.0)
+    a, b = (1 + s * m / 3).clamp(min=1), (1 + s * (1 - m) / 3).clamp(min=1)
+    log_f = torch.xlogy(a - 1, mean) + torch.xlogy(b - 1, 1 - mean) - (a.lgamma() + b.lgamma() - (a + b).lgamma())
+    return _heard(dr_grpo(value, group) * (-log_f).exp().clamp(max=most), value, group)
+
+
+def empo(share: Float[Tensor, " N"], group: Int[Tensor, " N"], *, low: Number = 0.0, high: Number = torch.inf) -> Float[Tensor, " N"]:
+    """GRPO of how much of its group says the same, in groups of which the entropy over what is said lies in [low, high]; 0 in the others.
+
+    share: in (0, 1], of the group's answers that are the same as this one; the entropy is then the mean of `-log share`, in nats. A
+    question that is settled teaches nothing, one that is hopeless only noise. Source: Zhang et al. 2025, arXiv 2504.05812.
+    """
+    entropy = group_mean(-share.log(), group)
+    return keep(grpo(share, group), (entropy >= low) & (entropy <= high))
+
+
+def verifree(
+    chance: Float[Tensor, " N"], group: Int[Tensor, " N"], answer: Bool[Tensor, "N T"], mask: Bool[Tensor, "N T"]
+) -> Float[Tensor, "N T"]:
+    """The gradient of `E_z[p(answer | z)]` as advantages: `p_i - mean_{j != i} p_j` at the reasoning, `p_i` at the reference answer.
+
+    chance: p_i, of the whole answer behind the row's own reasoning, in [0, 1]. answer: where the answer stands, inside the mask. Goes with
+    REINFORCE and `seq_mean_token_sum`, and is then unbiased. Source: Zhou et al. 2025, arXiv 2505.21493.
+    """
+    thought, said = broadcast(rloo(chance, group), mask), broadcast(chance.nan_to_num(0.0), mask)
+    return torch.where(answer, said, thought)
 
 
 def _heard(adv: Tensor, reward: Tensor, group: Tensor) -> Tensor:

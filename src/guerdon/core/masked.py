@@ -123,6 +123,11 @@ def group_count(x: Shaped[Tensor, " N"], group: Int[Tensor, " N"]) -> Int[Tensor
     return _total(valid.long(), index, groups)
 
 
+def group_rank(group: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """How many earlier rows are in each row's group: 0 for the first of a group."""
+    return (group[:, None] == group[None]).tril(-1).sum(1)
+
+
 def group_mean(x: Shaped[Tensor, " N"], group: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Mean over the judged rows of each row's group; 0 when there are none."""
     kept, valid, index, groups = _grouped(x, group)
