@@ -13,6 +13,7 @@ from guerdon import catalog, domains, settings
 from guerdon.claims import __path__ as claims_path
 from guerdon.config import LoraConfig, Optim, Sampling
 from guerdon.core.rng import Key
+from guerdon.learn.continuing import Continuations
 from guerdon.learn.run import run
 from guerdon.testing import ToyPolicy, ToyReward, check_recipe, toy_demos, toy_pairs, toy_pools, toy_prompts, toy_unpaired
 from guerdon.testing.say import same
@@ -28,6 +29,9 @@ SMALL |= {"labels": ("a", "b"), "sft_steps": 1, "seed_steps": 1}  # what a toy c
 SMALL |= {"shown": "{first}{second}"}  # letters only
 SMALL |= {"iterations": 1, "prompts_per_iteration": 3, "steps_per_phase": 2, "pairs_per_round": 3}
 SMALL |= {"statement": "{answer}{confidence}", "confident": ("a",), "unsure": ("b",)}
+SMALL |= {"column": "answer"}  # another wording that a toy can read
+SMALL |= {"learn": 3}  # of the four that vote
+SMALL |= {"length": 5, "continuations": Continuations(chunks=2, tokens=2, n=2, least=1, last=2, likeness="binary", scale="batch")}
 SMALL |= {"rows_per_step": 2, "probed": ("rating",)}  # benchmarks
 GROUPS = (Optim, Sampling, LoraConfig)
 FOUNDATION = {"bradley_terry", "dpo", "grpo", "best_of_n", "prime", "reinforce", "diffusion_dpo"}

@@ -52,7 +52,7 @@ def test_at_the_first_update_gspo_gmpo_sapo_and_grpo_are_one():
 
 
 def test_the_penalty_of_reinforce_pp_is_a_leash():
-    free, held = (weights(learnt("reinforce_pp", 40, penalty=p)[1]) for p in (0.0, 0.5))
+    free, held = (weights(learnt("reinforce_pp", 40, beta=p)[1]) for p in (0.0, 0.5))
     start = weights(ToyPolicy())
     assert float((held - start).norm()) < float((free - start).norm())
 

@@ -4,53 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
 from guerdon.core import surrogate
 from guerdon.core.masked import row_mean
 from guerdon.core.reduce import Reduce, mean, seq_mean_token_mean, seq_mean_token_sum
 from guerdon.core.rng import Key
+from guerdon.learn.exploration import shaped
 from guerdon.learn.learner import learner_for
 from guerdon.learn.online import online
 from guerdon.learn.terms import kl_term
-from guerdon.learn.verbs import Credit, values
+from guerdon.learn.verbs import Credit
 from guerdon.policies.refs import Frozen
-from guerdon.types import Batch, Outputs, Policy, Prompt, Recipe, Reward, Term, decisions, rows
+from guerdon.types import Batch, Outputs, Policy, Prompt, Recipe, Reward, Stateful, Term, decisions, rows
+
+from ._policy_gradient_settings import Settings
 
 
 @dataclass(frozen=True)
-class OnPolicy(Checked):
-    """Settings and recipe of methods that learn once from what they sample, with REINFORCE's loss."""
+class OnPolicy(Settings):
+    """Loss and recipe of methods that learn once from what they sample, with REINFORCE's loss."""
 
     NAME: ClassVar[str] = ""
     REDUCE: ClassVar[Reduce] = seq_mean_token_sum
-
-    model: str = knob("tiny", "the policy to start from: tiny, a folder, or a hub name")
-    data: str = knob("human-ratings:movie", "prompts: a file, a folder, a hub name, or a named source")
-    reward: tuple[str, ...] = knob(("vader",), "rewards: names, file.py:function, or reward-model folders, each with an optional =weight")
-    beta: float = knob(0.0, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
-    kl_grad: Literal["k2", "k3"] = knob("k2", "gradient of the KL term: k2 unbiased, k3 GRPO's")
-    show_kl: bool = knob(False, "with beta 0: keep a reference all the same, to log how far the policy moves")
-    batch: int = knob(16, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
-    steps: int = knob(40, "steps of sampling and learning", unit="steps", at_least=1)
-    sampling: Sampling = Sampling(n=8, max_new=28)
-    optim: Optim = Optim(lr=2e-4)
-    lora: LoraConfig = LoraConfig()
-
-    def reuse(self) -> tuple[int, int]:
-        """Passes over what was sampled, and updates in each."""
-        return 1, 1
-
-    def refilled(self) -> int:
-        """Batches of prompts that a step may sample on top of its own."""
-        return 0
-
-    def referenced(self) -> bool:
-        """Whether batches have the reference's log-probabilities."""
-        return bool(self.beta or self.show_kl)
 
     def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
         """`(N,)` or `(N, T)`, from one reward a response `(N,)`, NaN where it was not judged."""
@@ -58,7 +36,7 @@ class OnPolicy(Checked):
 
     def credited(self, policy: Policy) -> Credit:
         """From the scores of what this policy said to advantages, before it is updated."""
-        return lambda scores, batch: self.advantages(values(scores), batch)
+        return lambda scores, batch: self.advantages(self.outcome(scores, batch), batch)
 
     def loss(self, o: Outputs, b: Batch) -> Tensor:
         """`(N, T)`, or `(N,)` of whole responses."""
@@ -84,15 +62,35 @@ class OnPolicy(Checked):
         over, needs = rows if whole else decisions, frozenset({"logp", "entropy"})
         return Term("pg", self.loss, over=over, reduce=reduce, needs=needs, watch=watch)
 
+    def terms(self) -> list[Term]:
+        """What is minimised."""
+        if not self.beta or self.kl_grad == "reward":
+            return [self.term()]
+        return [self.term(), kl_term(self.beta, self.kl_grad, self.leash())]
+
     def build(self, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
         """The recipe."""
+        return self.recipe(policy, prompts, reward, key)
+
+    def recipe(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        key: Key,
+        *,
+        credit: Credit | None = None,
+        acts: Policy | None = None,
+        state: Mapping[str, Stateful] | None = None,
+    ) -> Recipe:
+        """The recipe of all of them. credit: in place of `credited(policy)`. acts: what samples and learns in the place of the
+        policy that it is made of. state: what the credit remembers."""
         epochs, minibatches = self.reuse()
-        leash = [kl_term(self.beta, self.kl_grad, self.leash())] if self.beta else []
         return online(
-            learner=learner_for(policy, [self.term(), *leash], self.optim, self.steps * epochs * minibatches),
+            learner=learner_for(acts or policy, shaped(self.terms(), self.explore), self.optim, self.steps * epochs * minibatches),
             prompts=prompts,
             reward=reward,
-            credit=self.credited(policy),
+            credit=credit or self.credited(policy),
             n=self.sampling.n,
             batch=self.batch,
             steps=self.steps,
@@ -101,4 +99,7 @@ class OnPolicy(Checked):
             epochs=epochs,
             minibatches=minibatches,
             refills=self.refilled(),
+            off=self.off_policy,
+            explore=self.explore,
+            state=state,
         )

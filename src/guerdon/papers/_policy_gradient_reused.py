@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,8 +12,9 @@ from guerdon.config import knob
 from guerdon.core import credit
 from guerdon.core.masked import row_mean
 from guerdon.core.reduce import Reduce, seq_mean_token_mean
+from guerdon.core.rng import Key
 from guerdon.learn.terms import clip_term
-from guerdon.types import Batch, Term
+from guerdon.types import Batch, Policy, Prompt, Recipe, Reward, Term
 
 from ._policy_gradient import OnPolicy
 
@@ -33,15 +35,20 @@ class Reused(OnPolicy):
         return credit.grpo(reward, batch.group)
 
 
+@dataclass(frozen=True)
 class _Clip(Reused):
     """With PPO's clip on the ratio of each decision."""
+
+    dual: float | None = knob(
+        None, "bound the loss of negative advantages at this many times the advantage, as verl does at 3; none: no bound", above=1
+    )
 
     def bounds(self) -> tuple[float, float]:
         """How far below and above 1 the ratio may go."""
         raise NotImplementedError
 
     def term(self) -> Term:
-        return clip_term(*self.bounds(), self.reduction())
+        return clip_term(*self.bounds(), self.reduction(), dual=self.dual)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,21 @@ class ClippedApart(_Clip):
 
     def bounds(self) -> tuple[float, float]:
         return self.eps_low, self.eps_high
+
+
+@dataclass(frozen=True)
+class SelfRewarded(OnPolicy):
+    """Without a reward from outside: the policy's own judgement of what it said. Goes before the class whose loss a method takes."""
+
+    reward: ClassVar[tuple[str, ...]] = ()  # no setting
+
+    def judge(self, policy: Policy) -> Reward:
+        """The reward that this policy gives."""
+        raise NotImplementedError
+
+    def build(self, policy: Policy, prompts: Sequence[Prompt], key: Key) -> Recipe:
+        """The recipe."""
+        return self.recipe(policy, prompts, self.judge(policy), key)
 
 
 def of_rows(b: Batch) -> Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from guerdon.config import knob
-from guerdon.core import credit, credit_group, kl
-from guerdon.core.masked import last
+from guerdon.core import credit, credit_group
 from guerdon.core.reduce import token_mean
-from guerdon.types import Batch, Paper
+from guerdon.learn.critic import token_rewards
+from guerdon.learn.verbs import Credit
+from guerdon.types import Batch, Paper, Policy, Score
 
 from ._policy_gradient_reused import Clipped
 
@@ -60,14 +63,16 @@ class ReinforcePP(Clipped):
         uses=("prompts", "reward", "core.credit.reinforce_pp", "core.kl.penalty", "core.surrogate.ppo_clip"),
         full_size="guerdon run reinforce_pp --model Qwen/Qwen3-8B --data my-prompts --reward my-reward-model --n 1 --batch 1024 --lr 5e-7",
     )
-    penalty: float = knob(0.01, "what a nat of distance from the starting policy costs at each token", at_least=0)
+    beta: float = knob(0.01, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
+    kl_grad: Literal["k2", "k3", "reward"] = knob(
+        "reward", "how the KL is followed: taken off each decision's reward, or a term of the loss"
+    )
 
-    def referenced(self) -> bool:
-        return True
+    def credited(self, policy: Policy) -> Credit:
+        def advantages(scores: Sequence[Score], batch: Batch) -> Tensor:
+            return credit.reinforce_pp(token_rewards(scores, batch, kl_coef=self.charged()), batch.mask)
 
-    def advantages(self, reward: Tensor, batch: Batch) -> Tensor:
-        placed = last(batch.mask) * reward[:, None].to(batch.mask.device)
-        return credit.reinforce_pp(placed + kl.penalty(batch.old_logp, batch.ref_logp, batch.mask, coef=self.penalty), batch.mask)
+        return advantages
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from guerdon.config import knob
 from guerdon.core import trust_region
-from guerdon.core.reduce import mean
+from guerdon.core.reduce import mean, seq_mean_token_mean
 from guerdon.types import Batch, Outputs, Paper
 
 from ._policy_gradient_reused import Reused, of_rows
@@ -20,7 +20,7 @@ class GSPO(Reused):
 
     Problem: importance ratios of single tokens are noise that adds up over a long response, and collapse mixtures of experts.
     Idea: one ratio a response, the geometric mean of its tokens', clipped as a whole, in a range hundreds of times narrower.
-    Left out: the token form, which is `core.trust_region.gspo_token` (verl trains it; with one advantage a response it is the same).
+    Left out: nothing; its token form is `gspo_token`.
     """
 
     NAME = "gspo"
@@ -39,6 +39,32 @@ class GSPO(Reused):
 
     def loss(self, o: Outputs, b: Batch) -> Tensor:
         return trust_region.gspo(o.logp, b.old_logp, of_rows(b), b.mask, eps_low=self.eps_low, eps_high=self.eps_high)
+
+
+@dataclass(frozen=True)
+class GSPOToken(GSPO):
+    """Group sequence policy optimisation, token by token.
+
+    Problem: one ratio a response cannot weigh its tokens differently, which rewards of single turns or steps ask for.
+    Idea: the response's ratio as a constant times each token's own `exp(logp - sg(logp))`: clipped by response, followed by token.
+    Left out: nothing. With one advantage a response, as here, values and gradients are those of `gspo`; verl trains this form and calls
+    it gspo, with the log-ratio bounded at 10. Methods of your own override `credited` to give each token its advantage.
+    """
+
+    NAME = "gspo_token"
+    REDUCE = seq_mean_token_mean
+    PAPER = Paper(
+        title="Group Sequence Policy Optimization",
+        arxiv="2507.18071",
+        year=2025,
+        family="policy gradient",
+        idea="The ratio of the whole response in value, of the token in gradient",
+        uses=("prompts", "reward", "core.credit.grpo", "core.trust_region.gspo_token"),
+        full_size="guerdon run gspo_token --model Qwen/Qwen3-30B-A3B --data my-prompts --reward my.py:check --minibatches 4 --lr 1e-6",
+    )
+
+    def loss(self, o: Outputs, b: Batch) -> Tensor:
+        return trust_region.gspo_token(o.logp, b.old_logp, b.adv, b.mask, eps_low=self.eps_low, eps_high=self.eps_high)
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,24 @@ class ToyPolicy(torch.nn.Module):
         """The row of the table that answers this prompt."""
         return sum(map(ord, str(prompt.content))) % self.contexts
 
-    def sample(self, prompts: Sequence[Prompt], n: int, key: Key) -> list[Rollout]:
-        """n rollouts of each prompt, prompt by prompt."""
-        origin = Origin(self.version, str(key), temperature=self.temperature)
+    @property
+    def critic(self) -> torch.nn.ParameterList:
+        """What `value` learns by."""
+        return torch.nn.ParameterList([self.value])
+
+    def fits(self, rollout: Rollout) -> bool:
+        """Whether it could have written as many decisions."""
+        return len(self.encode(rollout)) <= self.steps
+
+    def sample(self, prompts: Sequence[Prompt], n: int, key: Key, *, temperature: float | None = None, **_: Any) -> list[Rollout]:
+        """n rollouts of each prompt, prompt by prompt. Of the keywords of `TextPolicy.sample` the temperature counts."""
+        temperature = self.temperature if temperature is None else temperature
+        origin = Origin(self.version, str(key), temperature=temperature)
         rollouts = []
         with torch.no_grad():
-            table = (self.logits / self.temperature).log_softmax(-1)
+            # At temperature 0 the first of the likeliest: equal logits are as likely as not.
+            sure = torch.nn.functional.one_hot(self.logits.argmax(-1), self.logits.shape[-1]).float().log()
+            table = (self.logits / temperature).log_softmax(-1) if temperature else sure
             for group, prompt in enumerate(prompts):
                 here = table[self.context(prompt)]
                 for i in range(n):
@@ -96,18 +108,19 @@ class ToyPolicy(torch.nn.Module):
         return rollouts
 
     @torch.no_grad()
-    def extend(self, rollouts: Sequence[Rollout], n: int, key: Key, *, most: int) -> list[Rollout]:
-        """n continuations of each unfinished rollout by at most `most` decisions, as whole rollouts; without room as it is. Groups stay."""
+    def extend(self, rollouts: Sequence[Rollout], n: int, key: Key, *, most: int, stops: bool = True) -> list[Rollout]:
+        """n continuations of each unfinished rollout by at most `most` decisions, as whole rollouts; without room as it is. Groups stay.
+        stops: False goes on behind a stop token."""
         out, origin = [], Origin(self.version, str(key), temperature=self.temperature)
         for i, begun in enumerate(rollouts):
             done = torch.zeros(0, dtype=torch.long) if begun.actions is None else begun.actions
             here = (self.logits[self.context(begun.prompt)] / self.temperature).log_softmax(-1)
             for j in range(n):
                 drawn = torch.multinomial(here.exp(), 1, generator=key.fold(i, j).generator())[len(done) : len(done) + most, 0]
-                stops = (drawn == 0).nonzero()
-                actions = torch.cat((done, drawn[: int(stops[0]) + 1] if len(stops) else drawn))
+                ends = (drawn == 0).nonzero() if stops else ()
+                actions = torch.cat((done, drawn[: int(ends[0]) + 1] if len(ends) else drawn))
                 whole = begun.with_(content=self.decode(actions), actions=actions, mask=torch.ones(len(actions), dtype=torch.bool))
-                end = "stop" if len(stops) else "length"
+                end = "stop" if len(ends) else "length"
                 out.append(whole.with_(logp=here[torch.arange(len(actions)), actions], end=end, origin=origin))
         return out
 
@@ -155,14 +168,18 @@ class ToyPolicy(torch.nn.Module):
         return Batch(inputs, padded(chosen, torch.bool), group, group, old_logp=old)
 
     def forward(self, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
-        """Log-probabilities, entropies, values and scores, and in `extra` sum_p2 (the sum of p^2), logits and feature (the share of each
-        token in the response, which `score` reads), each only when asked for."""
+        """Log-probabilities, entropies, values and scores, and in `extra` sum_p2 (the sum of p^2), logits, hidden (a one-hot state: the row
+        of the table that the logits are) and feature (the share of each token in the response, which `score` reads), each only when asked
+        for."""
         context, actions, length = (batch.inputs[k] for k in ("context", "actions", "length"))
         width = actions.shape[1]
         table = (self.logits[context, :width] / self.temperature).log_softmax(-1)
         real = torch.arange(width) < length[:, None]
         extra = {"sum_p2": torch.where(real, (2 * table).exp().sum(-1), 0.0)} if "sum_p2" in need else {}
         score = torch.where(real, self.score[actions], 0.0).sum(1) / length.clamp(min=1)
+        if "hidden" in need:
+            row = context[:, None] * self.steps + torch.arange(width)
+            extra |= {"hidden": torch.nn.functional.one_hot(row, self.contexts * self.steps).float()}
         if "feature" in need:
             shares = torch.nn.functional.one_hot(actions, 1 + len(self.letters)).float()
             extra |= {"feature": torch.where(real[:, :, None], shares, 0.0).sum(1) / length.clamp(min=1)[:, None]}
@@ -176,6 +193,10 @@ class ToyPolicy(torch.nn.Module):
             score=score if "score" in need else ABSENT,
             extra=extra | ({"logits": table} if "logits" in need else {}),
         )
+
+    def logits_of(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """The logits of these tokens at its one-hot states, as `policies.words.logits_of` gives them."""
+        return hidden @ (self.logits / self.temperature).flatten(0, 1)[:, ids]
 
     def against(self, ref: Any, outputs: Outputs, batch: Batch, need: frozenset[str] = frozenset({"logp"})) -> Outputs:
         """Its log-probabilities and, in `extra`, kl_to_ref, kl_from_ref and ref_logp, as `policies.divergence.against` gives them."""
