@@ -20,13 +20,15 @@ def script():
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["dpo", "grpo", "prime"])
+@pytest.mark.parametrize("name", ["dpo", "grpo", "prime", "ppo", "verifree"])
 def test_a_killed_run_ends_in_the_same_bytes(name, script, tmp_path, capsys):
     model = small_model(tmp_path / "model")
     assert script.try_method(name, tmp_path, model=model, kills=1, steps=6) == []
     said = capsys.readouterr().out
     assert said.endswith(": same bytes\n")
-    if name != "dpo":  # killed from inside the reward: no matter of timing
+    if name == "verifree":  # it has no reward to be killed from
+        assert said.startswith("verifree 0: killed after 3 of 6 steps")
+    elif name != "dpo":  # killed from inside the reward: no matter of timing
         assert said.startswith(f"{name} 0: killed between rollout and update")
 
 
@@ -43,6 +45,12 @@ def test_what_differs_is_named(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "killed_and_resumed", lambda argv, *rest: finish(argv) is None)
     (wrong,) = script.try_method("grpo", tmp_path, kills=3)
     assert wrong.startswith("grpo 1 after")
+
+
+def test_every_method_of_a_family_is_taken(script):
+    names = script.family("policy gradient")
+    assert {"grpo", "ppo", "remax", "ttrl", "verifree"} <= set(names) and "reinforce" not in names
+    assert script.judged("ttrl") and not script.judged("intuitor")
 
 
 def test_pairs_do_not_divide_into_whole_batches(script, tmp_path):
