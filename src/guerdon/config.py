@@ -101,6 +101,53 @@ class LoraConfig(Checked):
 
 
 @dataclass(frozen=True)
+class OffPolicy(Checked):
+    """What is done where rollouts do not come from the very distribution that learns (`learn.off_policy`)."""
+
+    correction: Literal["bypass", "none", "truncated", "banded", "banded_rows"] = knob(
+        "bypass",
+        "bypass: the sampler's log-probabilities are the old ones; else the policy's own are, and decisions are weighed by own / sampler: "
+        "none (not at all), truncated (at most cap), banded (0 outside low to high), banded_rows (responses outside it are left out)",
+    )
+    cap: float = knob(2.0, "largest weight of `truncated`", above=0)
+    low: float = knob(0.5, "least weight of `banded`, and least mean of `banded_rows`", above=0)
+    high: float = knob(5.0, "largest ones", above=0)
+    keep_truncation: bool = knob(False, "learn the distribution that is sampled from: after top-p and top-k, not before")
+    reports: Literal["sampled", "raw"] = knob(
+        "sampled", "log-probabilities that the sampler reports: those it drew from, or raw, before temperature and truncation"
+    )
+    replay: Literal["none", "trainer", "sampler"] = knob(
+        "none", "experts of a mixture that every update uses: its own, the policy's at the start of the step, or the sampler's"
+    )
+    staleness: int = knob(0, "steps by which sampling is ahead of learning; 0: sample, then learn", unit="steps", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low > self.high:
+            raise UserError(f"low {self.low} and high {self.high}, expected a band", hint="0.5 and 5 are usual")
+        if self.staleness and self.keep_truncation:
+            raise UserError(
+                f"keep_truncation with staleness {self.staleness}: what top-p kept was decided by weights that are gone",
+                hint="sample without truncation (top_p 1, top_k 0), or set staleness to 0",
+            )
+
+
+@dataclass(frozen=True)
+class Explore(Checked):
+    """What keeps a policy gradient from losing its entropy (`learn.exploration`)."""
+
+    bonus: float = knob(0.0, "weight of the entropy as a reward in the loss; 0: none", at_least=0)
+    fork_share: float = knob(1.0, "learn only from this share of the decisions, those of the highest entropy; 1: all", above=0, at_most=1)
+    cov: Literal["none", "clip", "kl"] = knob(
+        "none", "where advantage and log-probability go together most: clip leaves some such decisions out, kl holds them back"
+    )
+    cov_share: float = knob(2e-4, "share of the decisions that are left out or held back", above=0, at_most=1)
+    cov_low: float = knob(1.0, "least covariance of decisions that clip leaves out")
+    cov_high: float = knob(5.0, "largest one")
+    cov_coef: float = knob(1.0, "what a nat away from the old policy costs where kl holds back", at_least=0)
+
+
+@dataclass(frozen=True)
 class Monitor(Checked):
     """What is measured on held-out preferences while a policy is aligned (`evaluate.probes.RunMonitor`)."""
 

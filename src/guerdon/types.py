@@ -68,7 +68,8 @@ class Rollout:
     logp: `[T]` log-probabilities under the distribution sampled from; None for offline data.
     mask: `[T]`, True where the policy chose (tool output: False); None with `actions`.
     segments: named spans on the decision axis, for instance `{"step": ((0, 4), (4, 9))}`.
-    group: rollouts of one prompt share it. end: why it stopped.
+    group: rollouts of one prompt share it. end: why it stopped. record: what the sampler did besides, by name, for training to repeat
+    (`routes`: the experts of a mixture, `policies.routing`).
     """
 
     prompt: Prompt
@@ -80,6 +81,7 @@ class Rollout:
     group: int = 0
     end: Literal["stop", "length", "error"] = "stop"
     origin: Origin = Origin()
+    record: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of decisions T; 0 when not encoded yet."""

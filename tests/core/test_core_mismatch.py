@@ -41,3 +41,34 @@ def test_no_gradient_and_bad_bounds():
     for call in (lambda: mismatch.truncated(OLD, SAMPLED, MASK, cap=0), lambda: mismatch.banded(OLD, SAMPLED, MASK, low=2, high=1)):
         with pytest.raises(ValueError, match="expected positive numbers"):
             call()
+
+
+def test_measures_golden():
+    """exp(.3) at a decision whose log-probability is .3 above the sampler's."""
+    found = mismatch.measures(OLD, SAMPLED, entropy=torch.full_like(OLD, 0.5))
+    assert float(found["ratio"][0, 1]) == pytest.approx(1.3498588076, abs=1e-9)
+    assert float(found["ratio_square"][0, 1]) == pytest.approx(1.8221188004, abs=1e-9)
+    assert float(found["k1"][0, 1]) == pytest.approx(-0.3, abs=1e-12)
+    assert float(found["k3"][0, 1]) == pytest.approx(0.0498588076, abs=1e-9)
+    assert float(found["surprise"][0, 1]) == pytest.approx(0.1, abs=1e-12)
+    assert set(mismatch.measures(OLD, SAMPLED)) == {"ratio", "ratio_square", "k1", "k3"}
+    assert mismatch.error(2.0, 5.0, 5) == pytest.approx(0.5)
+    assert mismatch.error(1.0, 1.0, 1) == float("inf")
+
+
+@pytest.mark.parametrize("kept", [4, 2])
+def test_the_mean_ratio_tells_a_truncated_sampler(kept):
+    """1 for whatever sampler of full support; the mass of what is kept for a truncated one. Log-probabilities before truncation hide it
+    from the ratio, not from the surprise."""
+    z = torch.tensor([2.0, 1.0, 0.0, -1.0], dtype=F)
+    learner = z.log_softmax(0)
+    sampler = torch.where(torch.arange(4) < kept, z, -torch.inf).log_softmax(0)
+    draws = torch.multinomial(sampler.exp(), 50_000, replacement=True, generator=Key(1).generator())
+    entropy = torch.full(draws.shape, -float(learner.exp() @ learner), dtype=F)
+    seen = {name: float(x.mean()) for name, x in mismatch.measures(learner[draws], sampler[draws], entropy).items()}
+    assert seen["ratio"] == pytest.approx(float(learner[:kept].exp().sum()), abs=1e-9)
+    error = mismatch.error(seen["surprise"], seen["surprise_square"], len(draws))
+    assert (seen["surprise"] < -10 * error) == (kept < 4)
+    assert abs(seen["surprise"]) < 4 * error or kept < 4
+    raw = mismatch.measures(learner[draws], learner[draws])["ratio"]
+    assert float(raw.mean()) == 1

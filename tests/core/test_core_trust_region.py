@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from guerdon.core import reduce, surrogate, trust_region
+from guerdon.core import mismatch, reduce, surrogate, trust_region
 
 F = torch.float64
 LOGP = torch.tensor([[-1, -0.5, -2], [-0.7, -1.2, 0]], dtype=F)
@@ -27,6 +27,28 @@ def test_golden():
     assert float(row(trust_region.topr(LOGP, OLD, ADV, MASK), ROWS)) == pytest.approx(1.0462226904, abs=1e-9)
 
 
+def test_minirl_golden():
+    """The whole weight is learner / sampler; the decision that fell below .8 with A < 0 is dropped by the trainer's ratio alone."""
+    sampled = OLD + torch.tensor([[0.05, -0.3, 0], [0.4, 0, 0]], dtype=F)
+    weight = mismatch.truncated(OLD, sampled, MASK, cap=5.0)
+    logp = LOGP.clone().requires_grad_()
+    loss = reduce.seq_mean_token_sum(weight * trust_region.minirl(logp, OLD, WIDE), MASK)
+    assert float(loss.detach()) == pytest.approx(1.3257919394, abs=1e-9)
+    [found] = torch.autograd.grad(loss, logp)
+    true = torch.tensor([[-1.16183424, -1.4918247, -0.60653066], [0.67032005, 0, 0]], dtype=F) / 2
+    torch.testing.assert_close(found, true, rtol=0, atol=5e-9)
+
+
+def test_minirl_has_the_gradient_of_ppo():
+    adv, old = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]], dtype=F), LOGP + torch.tensor([[0.5, 0.5, -0.5], [-0.5, 0.1, 0]], dtype=F)
+    ours, ppo = (
+        gradient(lambda x, loss=loss: reduce.token_mean(loss(x, old, adv, eps_low=0.2, eps_high=0.27), MASK))
+        for loss in (trust_region.minirl, surrogate.ppo_clip)
+    )
+    torch.testing.assert_close(ours, ppo, rtol=0, atol=1e-12)
+    assert (ours == 0).sum() == 3  # two that are clipped, one outside the mask
+
+
 def gradient(loss):
     logp = LOGP.clone().requires_grad_()
     return torch.autograd.grad(loss(logp), logp)[0]
@@ -35,7 +57,7 @@ def gradient(loss):
 def test_at_the_start_all_have_the_gradient_of_reinforce():
     """Where the policy has not moved, up to how a row's decisions are averaged (TOPR: summed)."""
     mean = gradient(lambda x: reduce.seq_mean_token_mean(surrogate.reinforce(x, WIDE), MASK))
-    for loss in (trust_region.cispo, trust_region.sapo):
+    for loss in (trust_region.cispo, trust_region.sapo, trust_region.minirl):
         found = gradient(lambda x, loss=loss: reduce.seq_mean_token_mean(loss(x, LOGP, WIDE), MASK))
         torch.testing.assert_close(found, mean, rtol=0, atol=1e-12)
     for loss in (trust_region.gspo, trust_region.gmpo):

@@ -7,9 +7,12 @@ not use them where the sampler's log-probabilities already stand for the old one
 
 from __future__ import annotations
 
+import math
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from guerdon.core import kl
 from guerdon.core.masked import Number, keep, row_mean
 from guerdon.core.surrogate import ratio
 
@@ -56,6 +59,34 @@ def banded_rows(
     mean = row_mean(keep(old_logp.detach(), mask) - keep(rollout_logp.detach(), mask), mask).exp()
     inside = (mean >= low) & (mean <= high)
     return keep(_weight(old_logp, rollout_logp, mask), mask & inside[:, None])
+
+
+def measures(
+    logp: Float[Tensor, "*S"], sampled_logp: Float[Tensor, "*S"], entropy: Float[Tensor, "*S"] | None = None
+) -> dict[str, Float[Tensor, "*S"]]:
+    """What samples of one distribution say of its distance to another, per decision and without a gradient.
+
+    ratio: `w = exp(logp - sampled_logp)`, and its square. Where sampled_logp is the truth about the sampler, and whatever the learner might
+    do can be sampled, the mean of w is 1, however far the two are apart: what is off by more than its error (`off`) is a wrong
+    log-probability, or a truncated sampler. k1 and k3: estimates of `KL(sampler || learner)` in nats, the latter never negative.
+    surprise: `-logp - entropy`, of mean 0 for samples of the learner itself whatever the sampler reports, and its square; with
+    entropy only.
+    """
+    d = sampled_logp.detach() - logp.detach()
+    w = ratio(logp.detach(), sampled_logp)
+    seen = {"ratio": w, "ratio_square": w.square(), "k1": kl.estimate(d, "k1"), "k3": kl.estimate(d.clamp(-20, 20), "k3")}
+    if entropy is not None:
+        surprise = -logp.detach() - entropy.detach()
+        seen |= {"surprise": surprise, "surprise_square": surprise.square()}
+    return seen
+
+
+def error(mean: Number, square: Number, n: Number) -> float:
+    """The standard error of the mean of n values, from their mean and mean square; infinite for fewer than two.
+
+    Also for decisions of the same response: ratio and surprise are martingale differences, so they do not go together.
+    """
+    return math.sqrt(max(0.0, square - mean * mean) / (n - 1)) if n > 1 else math.inf
 
 
 def _weight(old_logp: Tensor, rollout_logp: Tensor, mask: Tensor) -> Tensor:

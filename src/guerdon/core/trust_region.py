@@ -73,6 +73,26 @@ def cispo(
     return -weight * adv.detach() * logp
 
 
+def minirl(
+    logp: Float[Tensor, "*S"],
+    old_logp: Float[Tensor, "*S"],
+    adv: Float[Tensor, "*S"],
+    *,
+    eps_low: Number = 0.2,
+    eps_high: Number = 0.27,
+) -> Float[Tensor, "*S"]:
+    """`-M sg(rho) A logp`: REINFORCE with importance weights, `M = 0` where `A > 0` and `rho > 1 + eps_high`, or `A < 0` and
+    `rho < 1 - eps_low`, else 1.
+
+    The gradient is PPO's, kept apart as mask and weight, so that a weight for the sampler (`core.mismatch`) can stand beside them without
+    moving the mask. The defaults are recalled, not verified. Source: Zheng et al. 2025, arXiv 2512.01374, section 4.
+    """
+    low, high = bounds(eps_low, eps_high)
+    adv, rho = adv.detach(), ratio(logp, old_logp).detach()
+    out = ((adv > 0) & (rho > high)) | ((adv < 0) & (rho < low))
+    return -torch.where(out, 0.0, rho) * adv * logp
+
+
 def sapo(
     logp: Float[Tensor, "*S"],
     old_logp: Float[Tensor, "*S"],

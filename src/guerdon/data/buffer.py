@@ -62,7 +62,7 @@ def _to_plain(item: Item) -> dict[str, Any]:
     row["prompt"] = {"id": prompt.id, "content": prompt.content, "meta": dict(prompt.meta)}
     if isinstance(item, Preference):
         return {**row, "ranked": [_to_plain(r) for r in item.ranked]}
-    row["segments"] = dict(item.segments)
+    row["segments"], row["record"] = dict(item.segments), dict(item.record)
     row["origin"] = dataclasses.asdict(item.origin)
     return row
 

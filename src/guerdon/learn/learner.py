@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from guerdon.config import Optim
+from guerdon.core import mismatch
 from guerdon.errors import RunStopped, UserError
 from guerdon.learn import clock
 from guerdon.learn.mesh import Local, Mesh
@@ -24,6 +25,10 @@ from guerdon.types import Batch, Metrics, Outputs, Policy, Term
 
 DRIFT = "sampling/sampling_logp_difference/mean"
 """Mean |logp - old_logp| of the learnt decisions. In the first update after sampling it is the rounding between sampler and learner."""
+
+SAMPLED = "sampled_logp"
+"""Column of `Batch.extra`, `(N, T)`: what the sampler said of its decisions. An update that has it measures the distance to the sampler
+(`core.mismatch.measures`, as `sampling/NAME`)."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +183,8 @@ class Learner:
                 with torch.no_grad():
                     for name, value in term.watch(outputs, micro).items():
                         _add(sums, name, torch.where(mask, value.float(), 0.0).sum() / counts[term.name].clamp(min=1))
-        if outputs.logp is not None and micro.old_logp is not None:
-            gap = (outputs.logp.detach() - micro.old_logp).abs()
-            _add(sums, DRIFT, torch.where(micro.mask, gap, 0.0).sum() / counts[DRIFT].clamp(min=1))
+        for name, value in _from_sampler(outputs, micro).items():
+            _add(sums, name, torch.where(micro.mask, value, 0.0).sum() / counts[DRIFT].clamp(min=1))
         return loss
 
     def _read(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
@@ -230,6 +234,15 @@ def learner_for(policy: Policy, terms: Sequence[Term], optim: Optim, updates: in
     """The learner that a configuration's `Optim` group describes, for a run of so many updates. kind: a subclass to make."""
     adam = Adam(optim.lr, weight_decay=optim.weight_decay, warmup=optim.warmup, decay=optim.decay, steps=updates)
     return kind(policy, terms, adam, micro_units=optim.micro_units, micro_tokens=optim.micro_tokens, max_grad_norm=optim.max_grad_norm)
+
+
+def _from_sampler(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """How far the policy is from where its rollouts come from, per decision, by name."""
+    sampled = batch.extra.get(SAMPLED, batch.old_logp)
+    if outputs.logp is None or sampled is None:
+        return {}
+    seen = mismatch.measures(outputs.logp, sampled, outputs.entropy) if SAMPLED in batch.extra else {}
+    return {DRIFT: (outputs.logp.detach() - sampled).abs(), **{f"sampling/{name}": value for name, value in seen.items()}}
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -19,15 +19,23 @@ from guerdon.types import Recipe, Rollout
 
 
 def new_policy(
-    words: Sequence[str], seed: int, *, max_new: int, width: int = 64, layers: int = 2, context: int = 32, **options: Any
+    words: Sequence[str],
+    seed: int,
+    *,
+    max_new: int,
+    width: int = 64,
+    layers: int = 2,
+    context: int = 32,
+    experts: int = 0,
+    **options: Any,
 ) -> TextPolicy:
     """A random Llama over `words` (no spaces in them, ids 2 and up) and the two it adds: `<pad>` (0) and `<end>` (1), which stops.
 
-    Prompts are raw text. max_new: tokens to write, with the stop. context: most tokens of prompt and answer.
-    options: of the policy.
+    Prompts are raw text. max_new: tokens to write, with the stop. context: most tokens of prompt and answer. experts: a Qwen3 mixture of
+    so many in each layer in place of the Llama, of which one is chosen for each token. options: of the policy.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     known = Tokenizer(models.WordLevel({w: i for i, w in enumerate(("<pad>", "<end>", *words))}, unk_token="<pad>"))
     known.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
@@ -35,10 +43,14 @@ def new_policy(
     sizes: dict[str, Any] = dict(
         hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=context
     )
-    ids: dict[str, Any] = dict(eos_token_id=1, pad_token_id=0, bos_token_id=None)
+    ids: dict[str, Any] = dict(eos_token_id=1, pad_token_id=0, bos_token_id=None, vocab_size=len(words) + 2, initializer_range=0.1)
+    mixed: dict[str, Any] = dict(num_experts=experts, num_experts_per_tok=1, moe_intermediate_size=width, head_dim=width // 4)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words) + 2, initializer_range=0.1, **sizes, **ids))
+        if experts:
+            model: Any = Qwen3MoeForCausalLM(Qwen3MoeConfig(num_key_value_heads=4, **sizes, **ids, **mixed))
+        else:
+            model = LlamaForCausalLM(LlamaConfig(**sizes, **ids))
     return TextPolicy(model, tokenizer, name="claim", max_new=max_new, sample_rows=512, **options)
 
 

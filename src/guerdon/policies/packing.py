@@ -39,13 +39,15 @@ def buckets(length: Int[Tensor, " N"], *, waste: float = 1.25, least: int = 8) -
 class Laid(NamedTuple):
     """ids, position: `(B, S)` for the model. state: `(M,)` index into the flattened `(B * S)` hidden states, one for each decision,
     row by row: the state *before* the decision. target: `(M,)` the chosen ids. taken: `(N, T)`, where the M decisions stand.
-    tree: what the tokens of the one row see; None: rows stand apart."""
+    slot: `(N, L)`, where each token of each row stands in `ids`, flattened; -1 behind its end. tree: what the tokens of the one row see;
+    None: rows stand apart."""
 
     ids: Int[Tensor, "B S"]
     position: Int[Tensor, "B S"]
     state: Int[Tensor, " M"]
     target: Int[Tensor, " M"]
     taken: Bool[Tensor, "N T"]
+    slot: Int[Tensor, "N L"]
     tree: Tree | None
 
 
@@ -71,10 +73,12 @@ def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
     before = start - 1 + step
     if layout == "padded":
         offset = torch.arange(len(total), device=prompt.device)[:, None] * ids.shape[1]
-        return Laid(ids, place, (offset + before)[taken], actions[taken], taken, None)
-    tree, slots = _tree(ids, total * taken.any(1) if bool(taken.any()) else total, layout)
+        return Laid(ids, place, (offset + before)[taken], actions[taken], taken, torch.where(real, offset + place, -1), None)
+    stored = total * taken.any(1) if bool(taken.any()) else total
+    tree, slots = _tree(ids, stored, layout)
     state = slots.gather(1, before.clamp(max=slots.shape[1] - 1))[taken]
-    return Laid(tree.ids[None], tree.position[None], state, actions[taken], taken, tree)
+    slot = torch.where(place < stored[:, None], slots, -1)
+    return Laid(tree.ids[None], tree.position[None], state, actions[taken], taken, slot, tree)
 
 
 def _tree(ids: Tensor, length: Tensor, layout: Layout) -> tuple[Tree, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from guerdon.core.rng import Key
 from guerdon.errors import UserError, nearest
+from guerdon.policies.as_sampled import AsSampled, of_kept
 from guerdon.policies.codec import Codec
 from guerdon.policies.compute import Compute, format_of
 from guerdon.policies.critic import ValueHead
@@ -29,16 +30,17 @@ from guerdon.policies.loading import compare_saved, dtype_of, load, locate, quie
 from guerdon.policies.lora import Lora, adapter_base, load_adapter
 from guerdon.policies.network import Network
 from guerdon.policies.packing import LAYOUTS, Laid, Layout, buckets, lay
+from guerdon.policies.routing import replayed, to_tokens
 from guerdon.policies.weights import load_module_state, module_state, trainable
 from guerdon.types import Batch, Origin, Outputs, Prompt, Rollout
 
 
-class TextPolicy(Network):
+class TextPolicy(AsSampled, Network):
     """A causal language model that acts, and learns.
 
     The policy is the *tempered* model: `forward` divides logits by `temperature` (by 1 when it is 0), as sampling does, so that
     log-ratios compare like with like. Truncation by top_p and top_k belongs to the sampler alone: `Rollout.logp` is renormalised
-    over what was kept, `forward` is not, so the two differ when truncation is on. Leave it off where old log-probabilities matter.
+    over what was kept, `forward` is not (but for batches that are `truncated`), so the two differ when truncation is on.
 
     temperature, top_p, top_k, max_new: of `sample`. max_length: most tokens of prompt and completion together (default: the
     model's own limit). layout: one of `packing.LAYOUTS`, as an attribute the one that was chosen. sample_rows: completions in
@@ -238,7 +240,7 @@ class TextPolicy(Network):
 
     def collate(self, rollouts: Sequence[Rollout]) -> Batch:
         """Rows of `prompt (N, P)`, `prompt_len (N,)`, `actions (N, T)` and `length (N,)`, padded to the right; offline rollouts are
-        encoded. `unit` is the group. `old_logp` is there when every rollout has its log-probabilities.
+        encoded. `unit` is the group. `old_logp` is there when every rollout has its log-probabilities, `routes` when all recorded them.
 
         Raises UserError for a row over `max_length`, and for no rows.
         """
@@ -256,6 +258,9 @@ class TextPolicy(Network):
             "length": torch.tensor([len(a) for a in actions]),
         }
         group = torch.tensor([r.group for r in done])
+        routes = [r.record["routes"] for r in done if "routes" in r.record]
+        if len(routes) == len(done):
+            inputs["routes"] = _stack(routes)
         old: Any = _stack(logp).to(self.device) if len(logp) == len(done) else None
         moved = {k: v.to(self.device) for k, v in inputs.items()}
         return Batch(moved, _stack(mask).to(self.device), group.to(self.device), group.to(self.device), old_logp=old)
@@ -276,12 +281,17 @@ class TextPolicy(Network):
             raise UserError(f"a text policy does not give {unknown[0]!r}", hint=nearest(unknown[0], self.NEEDS))
         groups = self._groups(batch.inputs)
         parts = [lay({k: v[rows] for k, v in batch.inputs.items()}, self.layout) for rows in groups]
+        kept, routes = batch.inputs.get("kept"), batch.inputs.get("routes")
         with self.one_gradient() as weight:
-            hidden = torch.cat([self._states(part) for part in parts])
+            hidden = torch.cat([self._states(p, routes if routes is None else routes[i]) for i, p in zip(groups, parts, strict=True)])
         target, taken = torch.cat([p.target for p in parts]), torch.cat([p.taken for p in parts])
         back = torch.argsort(torch.cat(groups))
         head, temperature = head_of(self.model, weight), self.temperature or 1.0
-        facts = head.facts(need, hidden, target, temperature, compute=self.compute)
+        if kept is None:
+            facts = head.facts(need, hidden, target, temperature, compute=self.compute)
+        else:
+            kept = torch.cat([kept[i][p.taken] for i, p in zip(groups, parts, strict=True)])
+            facts = of_kept(need, head.logits(hidden, temperature), target, kept)
         extra = {name: spread(x, taken)[back] for name, x in facts.items()}
         if "hidden" in need:
             extra["hidden"] = spread(hidden, taken)[back]
@@ -301,8 +311,14 @@ class TextPolicy(Network):
         length = inputs["prompt_len"] + inputs["length"]
         return buckets(length) if self.layout == "padded" else [torch.arange(len(length), device=length.device)]
 
-    def _states(self, laid: Laid) -> Tensor:
-        """The hidden state before each decision, `(M, D)`."""
+    def _states(self, laid: Laid, routes: Tensor | None = None) -> Tensor:
+        """The hidden state before each decision, `(M, D)`. routes: the experts to use, row by row."""
+        if routes is not None and self.checkpoint_activations:
+            raise UserError("experts cannot be replayed with checkpoint_activations", hint="the second time would choose anew: leave one out")
+        with replayed(self.model, routes if routes is None else to_tokens(routes, laid.slot, laid.ids.numel())):
+            return self._states_of(laid)
+
+    def _states_of(self, laid: Laid) -> Tensor:
         return self.states(laid.ids, laid.position, laid.tree, laid.state).flatten(0, 1).index_select(0, laid.state)
 
     # ------------------------------------------------------------ keeping
@@ -370,7 +386,7 @@ class TextPolicy(Network):
 def _stack(rows: Sequence[Tensor]) -> Tensor:
     """Rows padded with 0 to the right; at least one column."""
     width = max(1, *(len(r) for r in rows))
-    out = rows[0].new_zeros(len(rows), width)
+    out = rows[0].new_zeros(len(rows), width, *rows[0].shape[1:])
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out
