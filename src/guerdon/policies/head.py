@@ -90,6 +90,11 @@ def takes_positions(model: Any) -> bool:
     return "position_ids" in inspect.signature(backbone(model).forward).parameters
 
 
+def takes_cuts(model: Any) -> bool:
+    """Whether the backbone gives its state after any number of tokens (`cuts`) and goes on from one (`state`), as fast-weight models do."""
+    return {"cuts", "state"} <= set(inspect.signature(backbone(model).forward).parameters)
+
+
 def head_of(model: Any, weight: Tensor | None = None) -> Head:
     """The head of this model, read anew at each call: a load or an update may have replaced its tensors. weight: in place of its own."""
     causal = plain(model)

@@ -1,4 +1,5 @@
-"""Which layout a network's batches have: a tree where the model can be served, else padding. Found out once, when it is loaded."""
+"""Which layout a network's batches have: a tree where the model can be served, branches where it gives its state at any token, else
+padding. Found out once, when it is loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from guerdon.errors import UserError, nearest
-from guerdon.policies.head import backbone, plain, takes_positions
+from guerdon.policies.head import backbone, plain, takes_cuts, takes_positions
 from guerdon.policies.packing import Layout
 from guerdon.policies.tree import grow
 
@@ -21,14 +22,20 @@ STRETCHED = {"dynamic", "longrope"}
 
 
 def choose(network: Network, asked: str, known: tuple[str, ...]) -> Layout:
-    """The layout to use: what was asked for, or for "auto" a tree where the model can be served, else padding, said in the log.
+    """The layout to use: what was asked for, or for "auto" a tree where the model can be served, else branches, else padding, said in the
+    log.
 
     Raises UserError for a name that is not among `known`, and for a layout that was asked for and would give other numbers.
     """
     if asked not in known:
         raise UserError(f"unknown layout {asked!r}", hint=nearest(asked, known))
+    branched = "branched" in known and takes_cuts(network.model)
+    if asked == "branched" and not branched:
+        raise UserError(f"{type(plain(network.model)).__name__} does not give its state at any token", hint='use layout="auto"')
     if asked not in ("auto", "tree", "packed"):
         return cast(Layout, asked)
+    if asked == "auto" and branched:
+        return "branched"
     why = unserved(network)
     if why is None:
         return "tree" if asked == "auto" else cast(Layout, asked)

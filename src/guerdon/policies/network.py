@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from guerdon.policies.attention import attention, no_mask
+from guerdon.policies.branches import Branches
 from guerdon.policies.compute import Compute, format_of, in_bfloat16, last_mlp_at, layers, recomputed
 from guerdon.policies.head import Tied, backbone, plain, takes_positions
 from guerdon.policies.loading import quiet
@@ -103,6 +104,15 @@ class Network:
             return self.run(self._body(), **inputs).last_hidden_state
         with attention(self.model):
             return self.run(self._body(), tree=tree, attention_mask=no_mask(self.device), **inputs).last_hidden_state
+
+    def branched(self, parts: Branches) -> Tensor:
+        """The last hidden states of trunks and then of branches, `(B S + R L, D)`; branches start from their trunk's state, with its
+        gradient."""
+        if not len(parts.rest):
+            return self.run(self._body(), input_ids=parts.trunk, use_cache=False).last_hidden_state.flatten(0, 1)
+        out = self.run(self._body(), input_ids=parts.trunk, use_cache=False, cuts=parts.cuts)
+        more = self.run(self._body(), input_ids=parts.rest, use_cache=False, state=out.states.rows(parts.origin))
+        return torch.cat([x.last_hidden_state.flatten(0, 1) for x in (out, more)])
 
     def _body(self) -> Callable[..., Any]:
         """The backbone; inside `one_gradient` with the embedding's own view of its weight."""

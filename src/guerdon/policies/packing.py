@@ -9,13 +9,16 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from guerdon.policies.branches import Branches, part
 from guerdon.policies.tree import LEAST, Tree, grow
 from guerdon.types import Batch
 
-Layout = Literal["tree", "packed", "padded", "left"]
+Layout = Literal["tree", "packed", "padded", "left", "branched"]
 LAYOUTS = ("auto", "tree", "packed", "padded")
 """tree: rows end to end, a beginning that rows share once. packed: rows end to end. padded: rows of like lengths, filled up to the
-right. auto: tree where the model can be served, else padded. All give the same numbers."""
+right. auto: tree where the model can be served, else padded. All give the same numbers.
+A text policy knows one more, "branched", for models that give their state at any token: a beginning that rows share is read once, and they
+go on from its state. There, auto prefers it to padded."""
 
 
 def buckets(length: Int[Tensor, " N"], *, waste: float = 1.25, least: int = 8) -> list[Int[Tensor, " M"]]:
@@ -40,7 +43,8 @@ class Laid(NamedTuple):
     """ids, position: `(B, S)` for the model. state: `(M,)` index into the flattened `(B * S)` hidden states, one for each decision,
     row by row: the state *before* the decision. target: `(M,)` the chosen ids. taken: `(N, T)`, where the M decisions stand.
     slot: `(N, L)`, where each token of each row stands in `ids`, flattened; -1 behind its end. tree: what the tokens of the one row see;
-    None: rows stand apart."""
+    None: rows stand apart. branches: what goes on from states of these rows, which are trunks then; their states follow in the index, and
+    slot is -1 throughout."""
 
     ids: Int[Tensor, "B S"]
     position: Int[Tensor, "B S"]
@@ -49,6 +53,7 @@ class Laid(NamedTuple):
     taken: Bool[Tensor, "N T"]
     slot: Int[Tensor, "N L"]
     tree: Tree | None
+    branches: Branches | None = None
 
 
 def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
@@ -74,11 +79,23 @@ def lay(inputs: Mapping[str, Tensor], layout: Layout) -> Laid:
     if layout == "padded":
         offset = torch.arange(len(total), device=prompt.device)[:, None] * ids.shape[1]
         return Laid(ids, place, (offset + before)[taken], actions[taken], taken, torch.where(real, offset + place, -1), None)
+    if layout == "branched":
+        return _branched(ids, total, prompt_len, before, actions, taken)
     stored = total * taken.any(1) if bool(taken.any()) else total
     tree, slots = _tree(ids, stored, layout)
     state = slots.gather(1, before.clamp(max=slots.shape[1] - 1))[taken]
     slot = torch.where(place < stored[:, None], slots, -1)
     return Laid(tree.ids[None], tree.position[None], state, actions[taken], taken, slot, tree)
+
+
+def _branched(ids: Tensor, total: Tensor, prompt: Tensor, before: Tensor, actions: Tensor, taken: Tensor) -> Laid:
+    """Trunks and branches; a row leaves its trunk at the end of its prompt, so that the completions of one prompt leave together."""
+    parts, cut = part(ids, total, prompt)
+    own = cut.trunk[:, None] * parts.trunk.shape[1] + before
+    left = parts.trunk.numel() + cut.branch[:, None] * parts.rest.shape[1] + before - cut.shared[:, None]
+    state = torch.where((cut.branch[:, None] < 0) | (before < cut.shared[:, None]), own, left)[taken]
+    place = torch.arange(parts.trunk.shape[1], device=ids.device).expand_as(parts.trunk)
+    return Laid(parts.trunk, place, state, actions[taken], taken, torch.full_like(ids, -1), None, parts)
 
 
 def _tree(ids: Tensor, length: Tensor, layout: Layout) -> tuple[Tree, Tensor]:
@@ -91,7 +108,7 @@ def sizes(batch: Batch, layout: Layout) -> Int[Tensor, " N"]:
     length, prompt = batch.inputs["length"], batch.inputs.get("prompt_len")
     if prompt is None:
         return length
-    if layout == "tree":
+    if layout in ("tree", "branched"):
         row = torch.arange(len(length), device=length.device)
         among = torch.stack([batch.unit, batch.group]).unique(dim=1, return_inverse=True)[1]
         first = torch.full_like(row, len(row)).scatter_reduce(0, among, row, "amin")[among]

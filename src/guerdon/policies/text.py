@@ -90,7 +90,7 @@ class TextPolicy(AsSampled, Network):
         self._sampler()
         check_head(model)
         self.critic = ValueHead(model) if critic else None
-        self.layout: Layout = choose(self, layout, LAYOUTS)
+        self.layout: Layout = choose(self, layout, (*LAYOUTS, "branched"))
 
     @classmethod
     def load(
@@ -142,8 +142,10 @@ class TextPolicy(AsSampled, Network):
         top_p: float | None = None,
         top_k: int | None = None,
         max_new: int | None = None,
+        stops: bool = True,
     ) -> list[Rollout]:
         """n completions of each prompt, prompt by prompt; `group` is the prompt's index. Keywords override the policy's own settings.
+        stops: False lets nothing but its length end a completion: stop tokens are drawn like others (own engine only).
 
         `logp` belongs to the distribution sampled from (tempered, truncated); with temperature 0 (greedy) that is a point, and logp 0.
         Completion j of prompt i draws its random numbers from `key.fold(i, j)`, whatever else is in the call (another engine than the
@@ -154,20 +156,23 @@ class TextPolicy(AsSampled, Network):
         sampler = self._sampler(temperature, top_p, top_k)
         longest = self.max_new if max_new is None else max_new
         ids = [self._prompt(p) for p in prompts]
-        drawn = (self._draw if self.engine is None else partial(self.engine.draw, self))(ids, n, key, sampler, longest)
+        if not stops and self.engine is not None:
+            raise UserError(f"engine {self.engine.name} ends completions at stop tokens", hint="leave --engine out")
+        draw = partial(self._draw, stops=stops) if self.engine is None else partial(self.engine.draw, self)
+        drawn = draw(ids, n, key, sampler, longest)
         origin = Origin(self.version, str(key), sampler.temperature, sampler.top_p, sampler.top_k)
         rollouts = [self._rollout(prompts[k // n], k // n, one, origin) for k, one in enumerate(drawn)]
         if self.engine is not None:
             self.engine.check(self, rollouts)
         return rollouts
 
-    def extend(self, rollouts: Sequence[Rollout], n: int, key: Key, *, most: int) -> list[Rollout]:
+    def extend(self, rollouts: Sequence[Rollout], n: int, key: Key, *, most: int, stops: bool = True) -> list[Rollout]:
         """n continuations of each unfinished rollout by at most `most` tokens, as whole rollouts; groups stay.
 
-        A rollout without actions begins. Randomness as in `sample`. Raises UserError where there is no room for a token.
+        A rollout without actions begins. stops, and randomness: as in `sample`. Raises UserError where there is no room for a token.
         """
         ids = [(*self.codec.prompt_ids(r.prompt), *([] if r.actions is None else r.actions.tolist())) for r in rollouts]
-        drawn = self.sample([Prompt(r.prompt.id, x) for r, x in zip(rollouts, ids, strict=True)], n, key, max_new=most)
+        drawn = self.sample([Prompt(r.prompt.id, x) for r, x in zip(rollouts, ids, strict=True)], n, key, max_new=most, stops=stops)
         return [self._joined(rollouts[i // n], more) for i, more in enumerate(drawn)]
 
     def _joined(self, begun: Rollout, more: Rollout) -> Rollout:
@@ -176,14 +181,14 @@ class TextPolicy(AsSampled, Network):
         text = self.codec.text(actions[: len(actions) - (more.end == "stop")].tolist())
         return more.with_(prompt=begun.prompt, content=text, actions=actions, logp=logp, mask=mask, group=begun.group)
 
-    def _draw(self, ids: Sequence[list[int]], n: int, key: Key, sampler: Sampler, longest: int) -> list[Drawn]:
+    def _draw(self, ids: Sequence[list[int]], n: int, key: Key, sampler: Sampler, longest: int, stops: bool = True) -> list[Drawn]:
         """The own decoder: n completions of each prompt, prompt by prompt."""
         if not ids or not n:
             return []
         jobs = [(i, j) for i in range(len(ids)) for j in range(n)]
         uniforms = torch.stack([torch.rand(longest, dtype=torch.float64, generator=key.fold(i, j).generator()) for i, j in jobs])
         budgets = [min(longest, self.max_length - len(ids[i])) for i, _ in jobs]
-        dtype, stop = dtype_of(self.rollout_dtype), frozenset(self.codec.stop_ids)
+        dtype, stop = dtype_of(self.rollout_dtype), frozenset(self.codec.stop_ids if stops else ())
         self.model.eval()
         if self._decoder is None:
             self._decoder = decoder_of(self.model, dtype)
@@ -319,6 +324,8 @@ class TextPolicy(AsSampled, Network):
             return self._states_of(laid)
 
     def _states_of(self, laid: Laid) -> Tensor:
+        if laid.branches is not None:
+            return self.branched(laid.branches).index_select(0, laid.state)
         return self.states(laid.ids, laid.position, laid.tree, laid.state).flatten(0, 1).index_select(0, laid.state)
 
     # ------------------------------------------------------------ keeping

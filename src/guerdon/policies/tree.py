@@ -72,7 +72,7 @@ def grow(ids: Int[Tensor, "N L"], length: Int[Tensor, " N"], *, least: int | Non
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
     order = order[size[order] > 0]
     rows, size = rows[order], size[order]
-    spans = _spans(size, _common(rows, size), least)
+    spans = _spans(size, common(rows, size), least)
     starts = np.cumsum([0] + [stop - first for _, _, first, stop, _ in spans])
     ends = starts[1:].copy()
     slots = np.zeros(rows.shape, dtype=np.int64)
@@ -94,8 +94,8 @@ def grow(ids: Int[Tensor, "N L"], length: Int[Tensor, " N"], *, least: int | Non
     return Tree(on[0], on[1], on[2], segments), on[3]
 
 
-def _common(rows: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Length of the prefix that each row shares with the next, `(N - 1,)`."""
+def common(rows: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Length of the prefix that each sorted row shares with the next, `(N - 1,)`. size: `(N,)`, the rows' lengths."""
     place = np.arange(rows.shape[1])
     differ = (rows[1:] != rows[:-1]) | (place >= np.minimum(size[1:], size[:-1])[:, None])
     return np.concatenate([differ, np.ones((len(differ), 1), dtype=bool)], 1).argmax(1)

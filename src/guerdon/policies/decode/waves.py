@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guerdon.policies.branches import ends
 from guerdon.policies.decode.batch import Scores, Work
 from guerdon.policies.decode.sampler import Sampler
-from guerdon.policies.head import Head, backbone, head_of, plain, takes_positions
+from guerdon.policies.head import Head, backbone, head_of, plain, takes_cuts, takes_positions
 
 
 class Waves:
@@ -64,6 +65,8 @@ class Waves:
 
         different = {tuple(p): None for p in prompts}
         number = {p: i for i, p in enumerate(different)}
+        if takes_cuts(self.model):
+            return self._read(list(different), torch.tensor([number[tuple(p)] for p in prompts], device=device))
         width = max(map(len, different))
         ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in different], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in different], device=device)
@@ -73,6 +76,19 @@ class Waves:
         index = torch.tensor([number[tuple(p)] for p in prompts], device=device)
         cache.reorder_cache(index)
         return hidden[index], cache, mask[index]
+
+    def _read(self, different: Sequence[Sequence[int]], index: Tensor) -> tuple[Tensor, Any, Tensor]:
+        """The same from a model that gives its state at any token: a prompt that begins another one is not read by itself."""
+        from transformers import DynamicCache
+
+        from guerdon.policies.fast_weights.state import remember
+
+        parts, cut, at = ends(different, index.device)
+        out = backbone(self.model)(input_ids=parts.trunk, use_cache=False, cuts=parts.cuts)
+        cache: Any = DynamicCache(config=plain(self.model).config.get_text_config(decoder=True))
+        remember(cache, out.states.rows(at[index]))
+        hidden = out.last_hidden_state[cut.trunk, cut.shared - 1]
+        return hidden[index], cache, torch.ones(len(index), 1, dtype=torch.long, device=index.device)
 
     def _run(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Any) -> Tensor:
         """The last hidden state of each row `(B, D)`."""
