@@ -154,7 +154,9 @@ class DeltaRule(nn.Module):
         weight = torch.cat([self.q_conv1d.weight, self.k_conv1d.weight, self.v_conv1d.weight])[:, 0].to(inputs.dtype)
         size = weight.shape[1]
         window = F.pad(inputs, (0, 0, size - 1, 0)) if memory is None else torch.cat([memory["conv"].to(inputs.dtype), inputs], 1)
-        mixed = sum(window[:, i : i + x.shape[1]] * weight[:, i] for i in range(size))
+        mixed = window[:, : x.shape[1]] * weight[:, 0]
+        for i in range(1, size):
+            mixed = mixed + window[:, i : i + x.shape[1]] * weight[:, i]
         keys = self.heads * self.key_size
         q, k, v = mixed.split([keys, keys, self.heads * self.value_size], -1)
         active = (F.silu(q), F.silu(k)) if self.silu else (q, k)
@@ -169,7 +171,7 @@ class DeltaRule(nn.Module):
         q, k, v, beta = (y.to(wide) for y in (q, k, v, beta))
         q, k = unit(q) * self.key_size**-0.5, unit(k)
         if cuts is None and served_by_kernel(q, narrow):
-            out, end = kernel(*(y.to(narrow) for y in (q, k, v, beta)), state)
+            out, end = kernel(q.to(narrow), k.to(narrow), v.to(narrow), beta.to(narrow), state)
             return out, end if keep else None, None
         if q.shape[2] == 1 and cuts is None:
             before = q.new_zeros(*q.shape[:2], self.key_size, self.value_size) if state is None else state
