@@ -16,6 +16,7 @@ from guerdon.data import human_ratings as hr
 from guerdon.data import reasoning_gym as gym
 from guerdon.data.attacks import toy_requests
 from guerdon.data.human_ratings import RatedSentence, human_ratings, rating_pairs
+from guerdon.data.recall_files import longbench_source, ruler_source
 from guerdon.data.translations import NAMES, Translation, catalogue, names, split
 from guerdon.errors import UserError, nearest
 from guerdon.types import Preference, Prompt, Rollout
@@ -189,6 +190,8 @@ SOURCES: dict[str, Source] = {
     "human-ratings": _human_ratings,
     "reasoning-gym": _reasoning_gym,
     "toy-requests": _toy_requests,
+    "ruler": ruler_source,
+    "longbench": longbench_source,
     "gettext": _gettext,
     "cldr": _cldr,
 }
