@@ -176,6 +176,8 @@ class TextPolicy(AsSampled, Network):
         return [self._joined(rollouts[i // n], more) for i, more in enumerate(drawn)]
 
     def _joined(self, begun: Rollout, more: Rollout) -> Rollout:
+        if begun.actions is None:
+            return more.with_(prompt=begun.prompt, group=begun.group)
         parts = [r for r in (begun, more) if r.actions is not None]
         actions, logp, mask = (torch.cat([getattr(r, name) for r in parts]) for name in ("actions", "logp", "mask"))
         text = self.codec.text(actions[: len(actions) - (more.end == "stop")].tolist())
