@@ -141,7 +141,7 @@ def test_saved_and_loaded_by_transformers(tmp_path):
 
 def test_fresh_weights():
     model = model_of(std=0.02, hidden_size=64)
-    layer = model.model.layers[0]
+    layer = model.model.layers[0].requires_grad_(False)
     assert float(layer.attn.q_proj.weight.std()) == pytest.approx(0.02, rel=0.1)
     assert float(layer.attn.v_conv1d.weight.std()) == pytest.approx(0.5 / 3**0.5, rel=0.15)  # uniform in [-0.5, 0.5]
     assert bool((layer.attn_norm.weight == 1).all()) and model.loss_type == "ForCausalLM"

@@ -57,7 +57,8 @@ class FastWeightConfig(PretrainedConfig):
         self.intermediate_size = intermediate_size or -(-int(hidden_size * hidden_ratio * 2 / 3) // 256) * 256
         self.norm_eps, self.initializer_range, self.use_cache = norm_eps, initializer_range, use_cache
         others |= {"pad_token_id": pad_token_id, "bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
-        super().__init__(**others, **{"tie_word_embeddings": tie_word_embeddings})
+        others["tie_word_embeddings"] = tie_word_embeddings
+        super().__init__(**others)
 
 
 def whole(size: float, parts: int, what: str) -> int:
