@@ -7,6 +7,8 @@ prompts, after over before; nobody judged them.
 Exploration, seeds 10, 11, 12: .16 .16 .12 of the start's answers are sentences, .76 .84 .77 of the fine-tuned policy's, .89 .96 .89 of the
 best of 16 by this reward; among the 16 there is always one. Not shown is that other sources do worse, as the survey expects: a reward
 contrasted from the demonstrations over the start's samples picked .90 .98 .87.
+Confirmation, seeds 0, 1, 2: .76 .83 .87 once and .75 .89 .92 picked; it does not hold (.037 more on average, interval from -.018 to .085).
+Seeds 3, 4, 5: .79 .85 .84 and .83 .99 .88; it holds (.072). The other source picked .82 .97 1.00 and .94 .94 .95, more in five of six.
 """
 
 from __future__ import annotations
