@@ -1,13 +1,10 @@
 """Rewards that the policy itself gives: its greedy answer beside, its certainty, its chance of a reference answer."""
 
-import math
-
 import pytest
 import torch
 
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
-from guerdon.policies.swapped import Swapping
 from guerdon.rewards.certainty import Certainty
 from guerdon.rewards.given import ANSWER, ReferenceProbability, Swap
 from guerdon.rewards.greedy import GREEDY, BesideGreedy
@@ -53,6 +50,16 @@ def test_certainty_is_the_mean_over_decisions():
             rows = table[POLICY.context(r.prompt), : len(r)]
             each = -rows.mean(-1) if measure == "self_certainty" else (rows.exp() * rows).sum(-1)
             assert score.value == pytest.approx(float(each.mean()), abs=1e-6)
+
+
+def test_certainty_golden():
+    """Logits 2, 0, 0, 0: self-certainty log(e^2 + 3) - 1/2, entropy log(e^2 + 3) - 2 e^2 / (e^2 + 3)."""
+    policy = ToyPolicy("abc", steps=2).double()
+    with torch.no_grad():
+        policy.logits[..., 1] = 2.0
+    row = [policy.encode(Rollout(toy_prompts(1)[0], "a"))]
+    for measure, wanted in (("self_certainty", 1.8407529539), ("entropy", -0.9182837655)):
+        assert Certainty(policy, measure)(row)[0].value == pytest.approx(wanted, abs=1e-9)
 
 
 def test_a_response_without_decisions_has_no_certainty():
@@ -126,23 +133,3 @@ def test_reference_probability_by_hand():
     no_end, no_reference = said("dacd", end="length"), POLICY.encode(Rollout(type(row.prompt)("x", "A", {}), "a"))
     scores = ReferenceProbability(POLICY, "")([no_end, no_reference])
     assert scores[0].value == 0.0 and scores[1].abstained
-
-
-def test_the_swapping_policy_says_the_chance_of_the_whole_reference():
-    swapping = Swapping(POLICY, "")
-    rollouts = swapping.sample(toy_prompts(4), 5, Key(1))
-    batch = swapping.collate(rollouts)
-    logp = POLICY.forward(batch).logp.detach()
-    torch.testing.assert_close(torch.where(batch.mask, batch.old_logp, 0.0), torch.where(batch.mask, logp, 0.0), rtol=0, atol=1e-6)
-    swapped = batch.extra["answer"].any(1).tolist()
-    assert any(swapped) and not all(swapped)
-    for r, score, row, answer, hit in zip(rollouts, swapping.chance(rollouts), logp, batch.extra["answer"], swapped, strict=True):
-        assert score.value == pytest.approx(math.exp(float(row[answer].sum())) if hit else 0.0, abs=1e-6)
-        assert (ANSWER in r.segments) == hit
-
-
-def test_a_policy_around_another_has_its_version():
-    swapping = Swapping(policy := ToyPolicy(), "")
-    swapping.version += 1
-    assert policy.version == 1 == swapping.version
-    assert swapping.letters == policy.letters

@@ -12,8 +12,8 @@ from guerdon.core import credit, credit_group
 from guerdon.core.masked import group_rank, group_std, keep
 from guerdon.core.rng import Key
 from guerdon.learn.controllers import RunningLevel
+from guerdon.learn.swapped import Swapping
 from guerdon.learn.verbs import Credit
-from guerdon.policies.swapped import Swapping
 from guerdon.rewards.given import ReferenceProbability
 from guerdon.types import Batch, Paper, Policy, Prompt, Recipe, Reward, Score
 
@@ -81,7 +81,7 @@ class VeriFree(SelfRewarded):
         year=2025,
         family="policy gradient",
         idea="The gradient of the reference answer's probability behind sampled reasoning",
-        uses=("prompts", "policies.swapped.Swapping", "core.credit_group.verifree", "core.surrogate.reinforce"),
+        uses=("prompts", "learn.swapped.Swapping", "core.credit_group.verifree", "core.surrogate.reinforce"),
         full_size="guerdon run verifree --model Qwen/Qwen3-8B-Base --data my-questions-and-answers --tag answer --max-new 3000 --lr 1e-6",
     )
     data: str = knob("reasoning-gym:basic_arithmetic", "prompts with reference answers: a file, a folder, a hub name, or a named source")
