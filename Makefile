@@ -25,8 +25,8 @@ $(VENV)/.bench: $(VENV)/.base
 OUT ?= quickstart
 quickstart: $(VENV)/.base   ## from human ratings to a better model, with a report
 	$(BIN)/guerdon quickstart --out $(OUT)
-test: $(VENV)/.dev          ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev          ## the whole test suite, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 check: $(VENV)/.dev         ## lint, format, types, generated docs
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/python scripts/make_docs.py --check
 format: $(VENV)/.dev        ## rewrite to the house style

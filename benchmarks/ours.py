@@ -21,8 +21,8 @@ from guerdon.config import Optim
 from guerdon.core.reduce import seq_mean_token_mean
 from guerdon.core.rng import Key
 from guerdon.learn.learner import Learner, learner_for
+from guerdon.learn.terms import clip_term
 from guerdon.learn.verbs import sft_term, with_adv
-from guerdon.papers import grpo
 from guerdon.policies.text import TextPolicy
 from guerdon.rewards.lift import pointwise
 from guerdon.types import Preference, Prompt, Recipe, Rollout
@@ -109,7 +109,7 @@ def build_update(workload: Workload, folder: Path, settings: Settings) -> Step:
     found = [r for _, completions in groups(workload) for r in completions]
     rollouts = encoded(policy, found)
     adv = torch.tensor([a for c in workload.completions for a in advantages(len(c))], dtype=torch.float32)
-    learner = learner_for(policy, [grpo.clip_term(0.2, 0.2, seq_mean_token_mean)], OPTIM, STEPS)
+    learner = learner_for(policy, [clip_term(0.2, 0.2, seq_mean_token_mean)], OPTIM, STEPS)
     take_compiler(policy, settings)
     return lambda: Done(learner.update(with_adv(policy.collate(rollouts), adv)))
 

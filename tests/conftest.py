@@ -1,4 +1,4 @@
-"""For all tests: no time limit per example (the first one compiles shape checks and loads libraries), no network, two threads."""
+"""For all tests: no time limit per example (the first one compiles shape checks and loads libraries), no network, two threads in all."""
 
 import os
 
@@ -9,6 +9,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 settings.register_profile("guerdon", deadline=None, max_examples=60)
 settings.load_profile("guerdon")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from guerdon import groupwise, pointwise
+from guerdon.config import Optim
 from guerdon.core.rng import Key
 from guerdon.core.stats import Interval
 from guerdon.errors import UserError
@@ -241,7 +242,7 @@ def test_a_judge_that_wants_the_opposite_turns_at_once():
 def test_learning_against_a_reward_moves_away_and_up():
     policy, prompts = ToyPolicy(), toy_prompts(6)
     start = Frozen(policy)
-    cfg = grpo.Config(beta=0.0, steps=12, batch=6, optim=grpo.Optim(lr=0.2))
+    cfg = grpo.Config(beta=0.0, steps=12, batch=6, optim=Optim(lr=0.2))
     reward = ToyReward("a")
     recipe = grpo.build(cfg, policy, prompts, reward, Key(0))
     curve = optimise.by_learning(recipe, policy, start, prompts * 10, (reward, reward), Key(1), every=4)
