@@ -44,6 +44,20 @@ def text_critic(folder):
     return text(folder, critic=True)
 
 
+def playing(folder):
+    from guerdon.envs.calculator import Calculator
+    from guerdon.policies.turns import Playing
+
+    world = Calculator(call="(.*)", turns=1)  # whatever is said is a call
+    return Playing.load(small_model(folder), world=world, max_new=8), TALK, {"offline": False}
+
+
+def text_delta_net(folder):
+    from guerdon.policies.text import TextPolicy
+
+    return TextPolicy.load(small_model(folder, "delta_net"), max_new=8), TALK, {"tolerance": 1e-4}
+
+
 def control(folder):
     from guerdon.policies.control import ControlPolicy, load_prompts
 
@@ -71,7 +85,8 @@ def diffusion(folder):
 
 CASES = {
     "ToyPolicy": [toy],
-    "TextPolicy": [text, text_packed, text_tempered, text_lora, text_critic],
+    "TextPolicy": [text, text_packed, text_tempered, text_lora, text_critic, text_delta_net],
+    "Playing": [playing],
     "ControlPolicy": [control, control_gaussian],
     "DiffusionPolicy": [diffusion],
 }
