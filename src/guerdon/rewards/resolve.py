@@ -151,7 +151,7 @@ def load(spec: Spec, load_scorer: Callable[[Path], Any] | None = None) -> tuple[
         return _function(spec)
     if what in public_rewards():
         reward = with_settings(public_rewards()[what], spec.settings)
-        source = sys.modules[type(reward).__module__ if not hasattr(reward, "fn") else reward.fn.__module__].__file__  # type: ignore[attr-defined]
+        source = sys.modules[getattr(reward, "fn", reward).__module__].__file__  # of a plain function its own, of an object its class's
         return reward, {"spec": spec.text, "kind": "builtin", "settings": dict(spec.settings), "digest": _digest(Path(str(source)))}
     if path.is_dir():
         return _model(spec, path, load_scorer)
