@@ -148,6 +148,11 @@ class Explore(Checked):
 
 
 @dataclass(frozen=True)
+class Stability(OffPolicy, Explore):
+    """Both, as one group of settings."""
+
+
+@dataclass(frozen=True)
 class Monitor(Checked):
     """What is measured on held-out preferences while a policy is aligned (`evaluate.probes.RunMonitor`)."""
 

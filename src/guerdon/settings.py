@@ -33,8 +33,7 @@ COMMON: Mapping[str, tuple[str, str]] = {
     "lora": ("low-rank adapters", ""),
     "run": ("logging and checkpoints", ""),
     "monitor": ("what is measured on held-out preferences", ""),
-    "off_policy": ("rollouts of another distribution than the one that learns", ""),
-    "explore": ("what keeps the entropy up", ""),
+    "stability": ("rollouts of another distribution than the one that learns, and what keeps the entropy up", ""),
     "beta": ("strength of the leash to the reference", ""),
 }
 WHOLE = {"reward"}  # values of these tuples may hold commas, so a flag adds one item and is repeated for more

@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 
-from guerdon.config import OffPolicy, Optim, Sampling
+from guerdon.config import Optim, Sampling, Stability
 from guerdon.core.reduce import mean as row_wise
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
@@ -29,7 +29,7 @@ def first_letters(rollouts):
 def told(policy, off, steps=1, **settings):
     """The metrics of the first steps of GRPO with rollouts of this policy."""
     how = {"batch": 20, "steps": steps, "beta": 0.0, "sampling": Sampling(n=16, max_new=8), "optim": Optim(lr=1e-3), **settings}
-    cfg = grpo.Config(off_policy=off, **how)
+    cfg = grpo.Config(stability=off, **how)
     recipe = grpo.build(cfg, policy, ASKED, first_letters, Key(1))
     return [recipe.step(t) for t in range(steps)]
 
@@ -45,13 +45,13 @@ def far(metrics, name="sampling/ratio", wanted=1.0):
 def test_top_p_with_raw_log_probabilities_is_detected_and_corrected(caplog):
     """The learner's log-probabilities are those before truncation: the sampler's tokens seem too unlikely, and by a known factor."""
     with caplog.at_level(logging.WARNING, "guerdon"):
-        [seen] = told(new_policy(WORDS, 0, max_new=8, top_p=0.7), OffPolicy())
+        [seen] = told(new_policy(WORDS, 0, max_new=8, top_p=0.7), Stability())
     assert 0.6 < seen["sampling/ratio"] < 0.9  # the mass of what is kept: at least .7 where the distribution is wide
     assert far(seen) < -10 * WITHIN
     assert "top-p or top-k is on there and not here" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "guerdon"):
-        [mended] = told(new_policy(WORDS, 0, max_new=8, top_p=0.7), OffPolicy(keep_truncation=True))
+        [mended] = told(new_policy(WORDS, 0, max_new=8, top_p=0.7), Stability(keep_truncation=True))
     assert mended["sampling/ratio"] == pytest.approx(1, abs=1e-5)  # the very distribution that was drawn from
     assert abs(far(mended, "sampling/surprise", 0.0)) < WITHIN
     assert caplog.text == ""
@@ -84,21 +84,21 @@ def reporting(**sampling):
 def test_an_engine_that_reports_raw_log_probabilities_of_truncated_draws(caplog):
     """Ratios are all 1 then; the surprise tells."""
     with caplog.at_level(logging.WARNING, "guerdon"):
-        [seen] = told(reporting(top_p=0.7), OffPolicy())
+        [seen] = told(reporting(top_p=0.7), Stability())
     assert seen["sampling/ratio"] == pytest.approx(1, abs=1e-5)
     assert far(seen, "sampling/surprise", 0.0) < -5 * WITHIN
     assert "reports raw log-probabilities" in caplog.text
-    [half] = told(reporting(top_p=0.7), OffPolicy(keep_truncation=True))
+    [half] = told(reporting(top_p=0.7), Stability(keep_truncation=True))
     assert far(half) > 10 * WITHIN and "set reports to raw" in off_policy.diagnosis(half)
-    [mended] = told(reporting(top_p=0.7), OffPolicy(keep_truncation=True, reports="raw"))
+    [mended] = told(reporting(top_p=0.7), Stability(keep_truncation=True, reports="raw"))
     assert mended["sampling/ratio"] == pytest.approx(1, abs=1e-5)
     assert abs(far(mended, "sampling/surprise", 0.0)) < WITHIN
 
 
 def test_raw_log_probabilities_of_a_cooler_sampler():
-    [seen] = told(reporting(temperature=0.5), OffPolicy())
+    [seen] = told(reporting(temperature=0.5), Stability())
     assert abs(far(seen)) > WITHIN
-    [mended] = told(reporting(temperature=0.5), OffPolicy(reports="raw"))
+    [mended] = told(reporting(temperature=0.5), Stability(reports="raw"))
     assert mended["sampling/ratio"] == pytest.approx(1, abs=1e-5)
 
 
@@ -113,7 +113,7 @@ def test_a_sampler_in_low_precision_is_weighed_to_the_truth():
     for correction in ("bypass", "none", "truncated", "banded", "banded_rows"):
         policy = new_policy(WORDS, 0, max_new=8)
         policy.engine = Rounded(2)
-        [seen[correction]] = told(policy, OffPolicy(correction=correction, cap=20.0, low=0.8, high=1.25))
+        [seen[correction]] = told(policy, Stability(correction=correction, cap=20.0, low=0.8, high=1.25))
     for metrics in seen.values():
         assert metrics["sampling/k3"] > 1e-3
         assert abs(far(metrics)) < WITHIN
@@ -134,7 +134,7 @@ def test_the_weighted_gradient_is_that_of_the_learner():
         drawn = policy.sample(toy_prompts(1), 8_000, Key(3))
         with torch.no_grad():
             policy.logits.copy_(start.logits)
-        batch = off_policy.prepared(policy, policy.collate(drawn), OffPolicy(correction=correction, cap=1e6))
+        batch = off_policy.prepared(policy, policy.collate(drawn), Stability(correction=correction, cap=1e6))
         good = torch.tensor([float(r.content.startswith("a")) for r in drawn])
         term = off_policy.weighed(Term("pg", lambda o, b: -(good - 0.3)[:, None] * o.logp, over=lambda b: b.mask, reduce=row_wise))
         # Weights of single decisions are exact where one decision decides: the first.
@@ -162,25 +162,25 @@ def test_what_cannot_be_corrected_is_refused():
     policy = ToyPolicy()
     batch = policy.collate(policy.sample(toy_prompts(2), 2, Key(0)))
     silent = batch.with_(old_logp=None)
-    assert off_policy.prepared(policy, silent, OffPolicy()) is silent
+    assert off_policy.prepared(policy, silent, Stability()) is silent
     with pytest.raises(UserError, match="without the sampler's log-probabilities"):
-        off_policy.prepared(policy, silent, OffPolicy(correction="truncated"))
-    for wrong in (OffPolicy(keep_truncation=True), OffPolicy(reports="raw"), OffPolicy(replay="trainer")):
+        off_policy.prepared(policy, silent, Stability(correction="truncated"))
+    for wrong in (Stability(keep_truncation=True), Stability(reports="raw"), Stability(replay="trainer")):
         with pytest.raises(UserError, match="needs a text policy"):
             off_policy.prepared(policy, batch, wrong)
     with pytest.raises(UserError, match="do not say which experts"):
-        off_policy.prepared(policy, batch, OffPolicy(replay="sampler"))
+        off_policy.prepared(policy, batch, Stability(replay="sampler"))
     with pytest.raises(UserError, match="expected a band"):
-        OffPolicy(low=2.0, high=1.0)
+        Stability(low=2.0, high=1.0)
     with pytest.raises(UserError, match="weights that are gone"):
-        OffPolicy(staleness=1, keep_truncation=True)
+        Stability(staleness=1, keep_truncation=True)
 
 
 def test_only_the_first_update_measures():
     policy = ToyPolicy()
-    batch = off_policy.prepared(policy, policy.collate(policy.sample(toy_prompts(2), 2, Key(0))), OffPolicy())
+    batch = off_policy.prepared(policy, policy.collate(policy.sample(toy_prompts(2), 2, Key(0))), Stability())
     assert SAMPLED in batch.extra and SAMPLED not in off_policy.unmeasured(batch).extra
-    seen = toy(OffPolicy(), epochs=3)[0]
+    seen = toy(Stability(), epochs=3)[0]
     assert seen[0]["sampling/k3"] == pytest.approx(0, abs=1e-6) and seen[0]["sampling/staleness"] == 0
     assert not any(name.endswith("_square") for name in seen[0])
 
@@ -189,7 +189,7 @@ def test_only_the_first_update_measures():
 
 
 def toy(off, steps=6, **settings):
-    cfg = grpo.Config(off_policy=off, batch=3, steps=steps, sampling=Sampling(n=4, max_new=6), optim=Optim(lr=0.05), beta=0.1, **settings)
+    cfg = grpo.Config(stability=off, batch=3, steps=steps, sampling=Sampling(n=4, max_new=6), optim=Optim(lr=0.05), beta=0.1, **settings)
     policy = ToyPolicy(spread=0.2)
     recipe = grpo.build(cfg, policy, toy_prompts(), ToyReward(), Key(0))
     return [recipe.step(t) for t in range(steps)], torch.cat([p.detach().flatten() for p in policy.parameters()])
@@ -199,7 +199,7 @@ def test_no_staleness_is_the_synchronous_run():
     """Through the queue as without it, bit for bit."""
     from guerdon.learn import draws
 
-    plain, end = toy(OffPolicy())
+    plain, end = toy(Stability())
     queue = draws.Ahead(draws.Draws(ToyPolicy(), *cursor()), 0, 6)
     assert len(queue.at(0)[0]) == 12 and not queue.waiting.named
     pinned = toy_through(lambda d, _, steps: draws.Ahead(d, 0, steps))
@@ -221,28 +221,28 @@ def toy_through(ahead):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(online, "Ahead", ahead)
-        return toy(OffPolicy(staleness=1))
+        return toy(Stability(staleness=1))
 
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_staleness_is_what_was_asked_for(updates):
-    seen, end = toy(OffPolicy(staleness=2), minibatches=updates)
+    seen, end = toy(Stability(staleness=2), minibatches=updates)
     assert [m["sampling/staleness"] for m in seen] == [updates * n for n in (0, 1, 2, 2, 2, 2)]
     assert all(m["sampling/staleness_max"] == m["sampling/staleness"] for m in seen)
-    assert not torch.equal(end, toy(OffPolicy(), minibatches=updates)[1])
+    assert not torch.equal(end, toy(Stability(), minibatches=updates)[1])
     assert seen[0]["sampling/k3"] < 1e-6 < seen[3]["sampling/k3"]
     assert abs(far(seen[3])) < 2 * WITHIN  # old weights are no wrong log-probabilities
 
 
 def test_what_waits_survives_a_kill():
     def recipe():
-        off = OffPolicy(staleness=2, correction="truncated")
-        cfg = grpo.Config(off_policy=off, batch=3, steps=8, sampling=Sampling(n=4, max_new=6), optim=Optim(lr=0.05), minibatches=2)
+        off = Stability(staleness=2, correction="truncated")
+        cfg = grpo.Config(stability=off, batch=3, steps=8, sampling=Sampling(n=4, max_new=6), optim=Optim(lr=0.05), minibatches=2)
         return grpo.build(cfg, ToyPolicy(spread=0.2), toy_prompts(), ToyReward(), Key(0))
 
     check_recipe(recipe, steps=8)
 
 
 def test_it_still_climbs():
-    seen, _ = toy(OffPolicy(staleness=3, correction="truncated"), steps=80)
+    seen, _ = toy(Stability(staleness=3, correction="truncated"), steps=80)
     assert sum(m["reward"] for m in seen[-5:]) / 5 > seen[0]["reward"] + 0.3

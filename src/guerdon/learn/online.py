@@ -79,20 +79,25 @@ def online(
         found = credit(scores, data)
         data = found if isinstance(found, Batch) else with_adv(data, found)
         data = exploration.drawn(data, explore, key.fold("explore", t))
-        learnt: list[Metrics] = []
-        told = Metrics()
-        for epoch in range(epochs):
-            for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)):
-                learnt.append(learner.update(off_policy.unmeasured(part) if learnt else part))
-                # Later updates of a step find a policy that has moved; the first alone shows how far sampler and learner are apart.
-                told = told or off_policy.measured(learnt[0], int(part.mask.sum()))
-                if ref is not None:
-                    ref.tick(learner.updates)
+        parts = [part for epoch in range(epochs) for part in split_units(data, minibatches, key.fold("minibatch", t, epoch))]
+        learnt, told = _updates(learner, parts, ref)
         alarm.hear(told)
-        return metrics | off_policy.without_measures(average(learnt)) | told
+        return metrics | learnt | told
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **({"ahead": ahead} if ahead else {})}
     return Recipe({**live, **(state or {})}, step, steps, probes, final=policy.save, facts=facts or {})
+
+
+def _updates(learner: Learner, parts: Sequence[Batch], ref: Reference | None) -> tuple[Metrics, Metrics]:
+    """An update on each part: their mean metrics, and the distance to the sampler. Later updates find a policy that has moved; the first
+    alone shows how far sampler and learner are apart."""
+    learnt = []
+    for part in parts:
+        learnt.append(learner.update(off_policy.unmeasured(part) if learnt else part))
+        if ref is not None:
+            ref.tick(learner.updates)
+    told = off_policy.measured(learnt[0], int(parts[0].mask.sum()))
+    return off_policy.without_measures(average(learnt)), told
 
 
 def split_units(batch: Batch, parts: int, key: Key) -> list[Batch]:

@@ -87,7 +87,7 @@ class OnPolicy(Settings):
         policy that it is made of. state: what the credit remembers."""
         epochs, minibatches = self.reuse()
         return online(
-            learner=learner_for(acts or policy, shaped(self.terms(), self.explore), self.optim, self.steps * epochs * minibatches),
+            learner=learner_for(acts or policy, shaped(self.terms(), self.stability), self.optim, self.steps * epochs * minibatches),
             prompts=prompts,
             reward=reward,
             credit=credit or self.credited(policy),
@@ -99,7 +99,7 @@ class OnPolicy(Settings):
             epochs=epochs,
             minibatches=minibatches,
             refills=self.refilled(),
-            off=self.off_policy,
-            explore=self.explore,
+            off=self.stability,
+            explore=self.stability,
             state=state,
         )

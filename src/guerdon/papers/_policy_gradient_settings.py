@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from guerdon.config import Checked, Explore, LoraConfig, OffPolicy, Optim, Sampling, knob
+from guerdon.config import Checked, LoraConfig, Optim, Sampling, Stability, knob
 from guerdon.core import kl
 from guerdon.core.masked import row_sum
 from guerdon.learn.verbs import values
@@ -33,8 +33,7 @@ class Settings(Checked):
     sampling: Sampling = Sampling(n=8, max_new=28)
     optim: Optim = Optim(lr=2e-4)
     lora: LoraConfig = LoraConfig()
-    off_policy: OffPolicy = OffPolicy()
-    explore: Explore = Explore()
+    stability: Stability = Stability()
 
     def reuse(self) -> tuple[int, int]:
         """Passes over what was sampled, and updates in each."""

@@ -86,9 +86,12 @@ class AsSampled:
     @contextmanager
     def as_sampler(self: Any) -> Iterator[None]:
         """Inside, forward passes compute as `sample` does: in its number format, with its engine's weights."""
-        weights = nullcontext if self.engine is None else getattr(self.engine, "weights", None)
+        engine: Any = self.engine
+        weights: Any = nullcontext if engine is None else getattr(engine, "weights", None)
         if weights is None:
-            raise UserError(f"engine {self.engine.name} does not say which experts it chose", hint="replay trainer, or the own engine")
+            raise UserError(
+                f"engine {getattr(engine, 'name', '')} does not say which experts it chose", hint="replay trainer, or the own engine"
+            )
         compute, self.compute = self.compute, self.rollout_dtype
         try:
             with weights(self):
