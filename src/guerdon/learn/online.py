@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def online(
         found = credit(scores, data)
         data = found if isinstance(found, Batch) else with_adv(data, found)
         data = exploration.drawn(data, explore, key.fold("explore", t))
-        parts = [part for epoch in range(epochs) for part in split_units(data, minibatches, key.fold("minibatch", t, epoch))]
+        parts = (part for epoch in range(epochs) for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)))
         learnt, told = _updates(learner, parts, ref)
         alarm.hear(told)
         return metrics | learnt | told
@@ -88,15 +88,16 @@ def online(
     return Recipe({**live, **(state or {})}, step, steps, probes, final=policy.save, facts=facts or {})
 
 
-def _updates(learner: Learner, parts: Sequence[Batch], ref: Reference | None) -> tuple[Metrics, Metrics]:
+def _updates(learner: Learner, parts: Iterable[Batch], ref: Reference | None) -> tuple[Metrics, Metrics]:
     """An update on each part: their mean metrics, and the distance to the sampler. Later updates find a policy that has moved; the first
     alone shows how far sampler and learner are apart."""
-    learnt = []
+    learnt: list[Metrics] = []
+    told = Metrics()
     for part in parts:
         learnt.append(learner.update(off_policy.unmeasured(part) if learnt else part))
+        told = told or off_policy.measured(learnt[0], int(part.mask.sum()))
         if ref is not None:
             ref.tick(learner.updates)
-    told = off_policy.measured(learnt[0], int(parts[0].mask.sum()))
     return off_policy.without_measures(average(learnt)), told
 
 

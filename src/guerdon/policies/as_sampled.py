@@ -89,9 +89,7 @@ class AsSampled:
         engine: Any = self.engine
         weights: Any = nullcontext if engine is None else getattr(engine, "weights", None)
         if weights is None:
-            raise UserError(
-                f"engine {getattr(engine, 'name', '')} does not say which experts it chose", hint="replay trainer, or the own engine"
-            )
+            raise UserError(f"{type(engine).__name__} does not say which experts it chose", hint="replay trainer, or the own engine")
         compute, self.compute = self.compute, self.rollout_dtype
         try:
             with weights(self):
