@@ -45,7 +45,8 @@ def drawn(batch: Batch, how: Explore, key: Key) -> Batch:
 
 
 def controlled(term: Term, how: Explore) -> Term:
-    """The term with the entropy control asked for; it then reads the batch as a whole. Left-out decisions stay in the denominator.
+    """The term with the entropy control asked for; it then reads the batch as a whole. Left-out decisions stay in the denominator. What is
+    held back keeps the method's own loss, clip included (Cui et al. have no clip beside their KL).
 
     Watches `exploration/left_out` and `exploration/held_back`, shares of the decisions.
     Raises UserError for a loss of whole responses.
