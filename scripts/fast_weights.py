@@ -1,6 +1,6 @@
 """What a model remembers of a text, and what it costs to write on: fast weights against attention, from 1k to 64k tokens.
 
-python scripts/fast_weights.py                        # about 2 minutes of one thread; writes docs/fast-weights.{svg,json}, and the table
+python scripts/fast_weights.py                        # about 3 minutes of one thread; writes docs/fast-weights.{svg,json}, and the table
 python scripts/fast_weights.py --quick --out /tmp/x   # seconds: short texts
 
 Every model is measured in a process of its own, on texts of growing length. A fast-weight model reads the text, in pieces. Attention
@@ -10,6 +10,8 @@ is given random keys and values of that length instead of reading it, which take
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import platform
 import subprocess
@@ -24,14 +26,14 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from guerdon.evaluate.survey import svg
-from guerdon.policies.fast_weights import DeltaNetConfig, DeltaNetForCausalLM
+from guerdon.policies.fast_weights import DeltaNetConfig, DeltaNetForCausalLM, LactConfig, LactForCausalLM
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 LENGTHS, QUICK = (1024, 4096, 16_384, 65_536), (64, 256)
 PIECE, WRITTEN = 1024, 32
 """Tokens read at a time, and tokens written and measured."""
 
-VOCABULARY = 512
+VOCABULARY, CHUNK = 512, 512
 SHAPE: dict[str, Any] = dict(vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=4, intermediate_size=768)
 
 
@@ -43,7 +45,11 @@ def delta_net() -> Any:
     return DeltaNetForCausalLM(DeltaNetConfig(**SHAPE, num_heads=4))
 
 
-MODELS: dict[str, Callable[[], Any]] = {"attention": attention, "DeltaNet": delta_net}
+def lact() -> Any:
+    return LactForCausalLM(LactConfig(**SHAPE, num_attention_heads=4, num_fast_heads=4, chunk_size=CHUNK, window_size=CHUNK))
+
+
+MODELS: dict[str, Callable[[], Any]] = {"attention": attention, "DeltaNet": delta_net, "LaCT": lact}
 COLORS = {"attention": "#c2543d", "DeltaNet": "#2f6f9f", "LaCT": "#7a9a4f"}
 
 
@@ -52,6 +58,7 @@ def measure(name: str, lengths: Sequence[int]) -> list[dict[str, float]]:
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     write(model, reach(model, None, PIECE), 2)  # a first text, not measured
+    forget_peak()
     base, cache, rows = memory("VmRSS"), None, []
     for length in lengths:
         cache = reach(model, cache, length)
@@ -103,7 +110,9 @@ def memory(field: str) -> int:
 
 
 def forget_peak() -> None:
-    """Let VmHWM begin anew at what is resident now."""
+    """Give freed memory back to the system, and let VmHWM begin anew at what is resident now."""
+    gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -24,6 +24,7 @@ def test_memory_and_the_page(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "WRITTEN", 3)
     monkeypatch.setattr(script, "SHAPE", dict(vocab_size=512, hidden_size=64, num_hidden_layers=2, intermediate_size=64))
     monkeypatch.setattr(script, "PIECE", 32)
+    monkeypatch.setattr(script, "CHUNK", 16)
     found = {name: script.measure(name, (64, 256)) for name in script.MODELS}
     short, long = found["attention"]
     assert (short["state"], long["state"]) == tuple(2 * 2 * 64 * 4 * (n + 3) for n in (64, 256))

@@ -209,7 +209,7 @@ def test_gpu_kernels_are_given_what_they_ask_for(monkeypatch):
 
     calls = []
     model, ids = model_of(dtype=torch.bfloat16), text(2, 21)
-    own = model(ids, use_cache=True)
+    own = model.requires_grad_(False)(ids, use_cache=True)
     assert not delta_net.served_by_kernel(torch.zeros(1, 1, 5, 4), torch.bfloat16)  # no GPU
     monkeypatch.setattr(delta_net, "_fla", lambda: type("Ops", (), {"chunk_delta_rule": staticmethod(chunk_delta_rule)}))
     monkeypatch.setattr(delta_net, "served_by_kernel", lambda q, dtype: dtype == torch.bfloat16)
