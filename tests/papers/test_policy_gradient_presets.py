@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from guerdon import catalog
+from guerdon import assemble, catalog
 from guerdon.config import Optim, Sampling
 from guerdon.core import certainty, credit, credit_group
 from guerdon.core.masked import row_mean, row_sum
@@ -45,6 +45,13 @@ def test_it_climbs_its_own_reward(name):
     seen, _ = learnt(name, batch=6, policy=policy, **({"shots": 6} if name == "one_shot_em" else {}))
     gain = {"rlpr": 0.04, "verifree": 0.15}.get(name, 0.5)
     assert mean(seen[-5:]) > mean(seen[:5]) + gain
+
+
+@pytest.mark.parametrize("name", ["intuitor", "rent", "one_shot_em", "rlpr", "verifree"])
+def test_what_rewards_itself_has_no_setting_for_rewards(name):
+    assert assemble.configure(name, {"steps": 3})[1].steps == 3
+    with pytest.raises(UserError, match="reward"):
+        assemble.configure(name, {"reward": ("vader",)})
 
 
 def first_letter(rollouts):

@@ -76,7 +76,7 @@ class ClippedApart(_Clip):
 class SelfRewarded(OnPolicy):
     """Without a reward from outside: the policy's own judgement of what it said. Goes before the class whose loss a method takes."""
 
-    reward: ClassVar[tuple[str, ...]] = ()  # no setting
+    reward: ClassVar[None] = None  # no setting
 
     def judge(self, policy: Policy) -> Reward:
         """The reward that this policy gives."""
