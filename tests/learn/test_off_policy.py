@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from guerdon.learn.learner import SAMPLED
 from guerdon.learn.little import new_policy
 from guerdon.papers import grpo
 from guerdon.testing import ToyPolicy, ToyReward, check_recipe, toy_prompts
-from guerdon.types import Outputs, Prompt, Score, Term, rows
+from guerdon.types import Metrics, Outputs, Prompt, Score, Term, rows
 
 WORDS = [f"w{i}" for i in range(14)]
 ASKED = [Prompt(str(i), f"w{i % 14} w{(3 * i) % 14}") for i in range(40)]
@@ -246,3 +247,13 @@ def test_what_waits_survives_a_kill():
 def test_it_still_climbs():
     seen, _ = toy(Stability(staleness=3, correction="truncated"), steps=80)
     assert sum(m["reward"] for m in seen[-5:]) / 5 > seen[0]["reward"] + 0.3
+
+
+def test_a_batch_that_missed_a_rare_token_is_no_alarm():
+    """Of 100 tokens of probability .97 not one went the other way, as in one batch of 20: each says -.1 nats, and no variance."""
+    entropy = -0.97 * math.log(0.97) - 0.03 * math.log(0.03)
+    gap = -math.log(0.97) - entropy
+    seen = {"sampling/surprise": gap, "sampling/surprise_square": gap**2, "sampling/ratio": 1.0, "sampling/k3": 0.0}
+    assert gap < -0.1
+    assert not off_policy.diagnosis(off_policy.measured(Metrics(seen), 100))
+    assert "likelier" in off_policy.diagnosis(off_policy.measured(Metrics(seen), 3000))
