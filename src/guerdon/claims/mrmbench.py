@@ -8,7 +8,11 @@ without a filter, with one that drops at random, and with this one.
 Seeds 10, 11, 12: all corrupted answers are found at .10 .11 .07 false drops, against .35 .26 .28 at random; probes read kindness with
 1.00 and formality with .51 .52 .48. The best of eight is worth .992 .968 .968 with the filter, .960 .912 .952 with random drops, and 1.000
 .976 .984 without any: this reward model does not prefer the corrupted answers, so there is nothing to gain, and dropping costs a little.
-Reinforcement learning with the filter, the paper's use of it, is not measured here.
+Reinforcement learning with the filter, the paper's use of it, on seeds 10 and 11 (not part of the trial): a policy that writes a fifth of
+its answers corrupted, RLOO of 15 steps with 128 answers, rate 5e-4. Of its answers .79 .94 have more kind words than rude ones and are not
+corrupted with the filter, .59 .39 with as many dropped at random, .48 .42 with none (.38 .40 at the start); .41 .52, .13 .20 and .17 .15
+are sentences of the language, and kind (.29 .33). Pressed further it does not hold: after 30 steps at 2e-3 (seed 10) .01 .11 .01 are such
+sentences, and three in five of the filtered policy's answers are within the limit and no sentences at all.
 """
 
 from __future__ import annotations
