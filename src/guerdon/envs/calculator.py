@@ -7,12 +7,12 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from guerdon.envs.text import Turn
 from guerdon.types import Prompt
 
-OPERATORS: dict[type, Callable[..., float]] = {
+OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
