@@ -1,0 +1,58 @@
+"""Does REFINE turn a model towards what it can complete from memory, where next-token prediction turns to what is a little likelier?
+
+(exploration to come)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guerdon.core.rng import Key
+from guerdon.learn.continuing import Continuations
+from guerdon.learn.little import copy_of
+from guerdon.types import Claim, Trial
+
+from . import _garden_path as path
+
+CLAIM = Claim(
+    method="100 further updates of next-token prediction and REFINE (8 cuts a text, 4 rollouts of 4 tokens, lam_rl 2, the batch's spread)",
+    baseline="100 further updates of next-token prediction on the same texts",
+    metric="share of a held-out text's repeated keys after which greedy decoding writes the text's own value of four tokens",
+    direction="up",
+    margin=0.005,
+    setting="50,000-weight DeltaNet; texts of 80 tokens in which a key is followed by its value, or (55 %) by a digression",
+)
+HOW = Continuations(chunks=8, tokens=4, n=4, last=4, likeness="binary", scale="batch")
+ARMS: dict[str, dict[str, Any]] = {"ntp": {}, "refine": {"lam_rl": 2.0, "continuations": HOW}}
+
+
+def continued(seed: int, arms: dict[str, dict[str, Any]], *, kind: str = "delta_net", steps: int = 100, **size: int) -> dict[str, Any]:
+    """The start and every arm after as many steps on the same texts, with the same moments: policies by name."""
+    key = Key(seed).fold("claim", "refine")
+    start, moments, _ = path.pretrained(seed, key, kind, **size)
+    more = path.texts(key.fold("more"), path.BATCH * steps, path.DIGRESS, **size)
+    found = {"start": start}
+    for name, settings in arms.items():
+        found[name] = copy_of(start)
+        path.trained(found[name], more, key.fold("arm"), moments=moments, optim=path.at(3e-3, "linear"), **settings)
+    return found
+
+
+def measures(found: dict[str, Any], seed: int, *, texts: int = 256, **size: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Of every policy: for each held-out text the share of values written; and means for the notes: exact match, nats a token, the reward
+    of draws at cuts that the start chose, and the chance of a digression."""
+    held_out = path.texts(Key(seed).fold("held out"), texts, path.DIGRESS, **size)
+    tasks = path.cut(found["start"], held_out[:64], HOW, Key(seed).fold("tasks"))
+    hits, notes = {}, {}
+    for name, policy in found.items():
+        hits[name] = path.per_text(path.exact(policy, held_out))
+        notes[f"exact_{name}"] = sum(hits[name]) / len(hits[name])
+        notes[f"loss_{name}"] = path.loss(policy, held_out)
+        notes[f"reward_{name}"] = path.sampled_reward(policy, tasks, HOW, Key(seed).fold("drawn"))
+        notes[f"stop_{name}"] = path.chance_of_stop(policy, held_out[:64])
+    return hits, notes
+
+
+def trial(seed: int) -> Trial:
+    hits, notes = measures(continued(seed, ARMS), seed)
+    return Trial(hits["ntp"], hits["refine"], notes)
