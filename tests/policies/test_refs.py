@@ -112,6 +112,18 @@ def test_ema_formula_and_state():
     assert not torch.equal(Ema(policy, 0.75).logp(batch), ema.logp(batch))
 
 
+def test_the_decay_of_an_average_may_change_with_the_updates():
+    policy = Bandit()
+    ema, seen = Ema(policy, lambda update: {1: 0.0, 2: 1.0}[update]), []
+    for update in (1, 2):
+        shake(policy, seed=update)
+        ema.tick(update)
+        seen.append([p.clone() for p in ema.policy.parameters()])
+        if update == 1:
+            now = [p.detach().clone() for p in policy.parameters()]
+    assert all(map(torch.equal, seen[0], now)) and all(map(torch.equal, seen[1], seen[0]))
+
+
 def test_a_snapshot_is_renewed_when_told_to_and_gives_its_weights_back():
     policy, batch = Bandit(), bandit_batch()
     held, older = Snapshot(policy), Snapshot(policy)

@@ -8,7 +8,7 @@ them. Works for any policy made of torch modules; weights that do not learn (the
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -109,18 +109,19 @@ class _Following(_Reader):
 class Ema(_Following):
     """Exponential moving average: `ref = decay * ref + (1 - decay) * policy` at each tick.
 
-    decay: in [0, 1]; 0 follows at once, 1 stays at the start. The average is kept in the weights' own dtype: in bfloat16 a step below
-    about 0.4 % of a weight is lost, so train in float32 with a slow average.
+    decay: in [0, 1]; 0 follows at once, 1 stays at the start; or a function that gives it from the number of updates made, 1 at the first
+    tick. The average is kept in the weights' own dtype: in bfloat16 a step below about 0.4 % of a weight is lost, so train in float32 with
+    a slow average.
     """
 
-    def __init__(self, policy: Policy, decay: float, rows: int | None = None) -> None:
-        if not 0 <= decay <= 1:
+    def __init__(self, policy: Policy, decay: float | Callable[[int], float], rows: int | None = None) -> None:
+        if not callable(decay) and not 0 <= decay <= 1:
             raise UserError(f"decay {decay}, expected a number in [0, 1]")
         super().__init__(policy, rows)
         self.decay = decay
 
     def tick(self, update: int) -> None:
-        self._move(1 - self.decay)
+        self._move(1 - (self.decay(update) if callable(self.decay) else self.decay))
 
 
 class Lagged(_Following):
