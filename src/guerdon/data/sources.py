@@ -16,6 +16,7 @@ from guerdon.data import human_ratings as hr
 from guerdon.data import reasoning_gym as gym
 from guerdon.data.attacks import toy_requests
 from guerdon.data.human_ratings import RatedSentence, human_ratings, rating_pairs
+from guerdon.data.paraphrase import sums
 from guerdon.data.recall_files import longbench_source, ruler_source
 from guerdon.data.translations import NAMES, Translation, catalogue, names, split
 from guerdon.errors import UserError, nearest
@@ -83,12 +84,12 @@ def load(name: str, kind: Kind, key: Key | None = None) -> Sequence[Prompt] | li
     takes the settings of that level of the task's own curriculum (the other options stay as given); curriculum=0.7 (prompts) begins there
     and goes up a level when 7 of 10 answers to `window` (128) or more are right, down below `lower` (0): a `data.curriculum.Curriculum`.
     toy-requests: requests for unkind and kind sentences, by topic, for `egida`.
-    gettext:PACKAGE:en-fr: what an installed package translates (`translations.catalogue`); cldr:en-fr: names (`translations.names`), of=
     reworded-sums: sums in two wordings (column `paraphrase`), option n (256), for `co_reward`.
+    gettext:PACKAGE:en-fr: what an installed package translates (`translations.catalogue`); cldr:en-fr: names (`translations.names`), of=
     languages,territories,scripts,currencies (all). Both: split=train|test (train), n (at most so many), gettext: plain (true).
-    key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
     ruler:TASK: recall in long texts (`data.recall`): options n (256), length (512 words), seed (0), and the settings of a task;
     ruler:FILE.jsonl and longbench:FILE.jsonl read the benchmarks' own files. For the rewards `ruler` and `longbench`.
+    key: what is drawn (pairs); None means `Key(0)`. Errors: unknown source, variant or option; a kind the source does not have.
     """
     base, variant, options = parse_name(name)
     if base not in SOURCES:
@@ -165,6 +166,13 @@ def _toy_requests(variant: str, options: Options, kind: Kind, key: Key) -> list[
     return toy_requests()
 
 
+def _reworded_sums(variant: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Preference] | list[Rollout]:
+    _known(options, ("n",), "reworded-sums")
+    if kind != "prompts" or variant:
+        raise UserError("reworded-sums are prompts, of one kind", hint="write reworded-sums, or reworded-sums?n=1000")
+    return [*sums(_whole(options, "n", 256), key)]
+
+
 def _gettext(variant: str, options: Options, kind: Kind, key: Key) -> list[Prompt] | list[Rollout]:
     package, _, pair = variant.partition(":")
     _known(options, ("split", "n", "plain"), "gettext")
@@ -192,6 +200,7 @@ SOURCES: dict[str, Source] = {
     "toy-requests": _toy_requests,
     "ruler": ruler_source,
     "longbench": longbench_source,
+    "reworded-sums": _reworded_sums,
     "gettext": _gettext,
     "cldr": _cldr,
 }
