@@ -203,7 +203,10 @@ def served_by_kernel(q: Float[Tensor, "B H L k"], dtype: torch.dtype) -> bool:
 
 
 def kernel(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`core.delta_rule.chunkwise` by flash-linear-attention, which has tokens before heads: reads `(B, H, L, v)` and the last state."""
+    """`core.delta_rule.chunkwise` by flash-linear-attention, which has tokens before heads: reads `(B, H, L, v)` and the last state.
+
+    Written to the library's interface and tested with a stand-in; not yet run on a GPU.
+    """
     parts = [y.transpose(1, 2).contiguous() for y in (q, k, v, beta)]
     out, end = _fla().chunk_delta_rule(*parts, scale=1.0, initial_state=state, output_final_state=True)
     return out.transpose(1, 2), end
