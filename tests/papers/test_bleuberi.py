@@ -94,7 +94,7 @@ def test_an_answer_in_tags_is_scored_alone():
         return [Score.whole(r, 1.0) for r in rollouts]
 
     policy = ToyPolicy(letters="<>xab", steps=6, spread=0.1)
-    metrics = build(policy, reward, tag="x").step(0)
+    metrics = build(policy, reward, pool=Pool(keep=3, tag="x")).step(0)
     assert metrics["rewards/format/mean"] == metrics["reward"] == len(seen) / 6
 
 

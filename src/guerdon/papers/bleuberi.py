@@ -4,9 +4,9 @@ Problem: a reward model for following instructions is trained on preferences, wh
 Idea: the base model answers every prompt of a pool once; the answers are scored by the reward that training will use, smoothed BLEU
 against one or several references, and the prompts with the lowest scores are kept. GRPO on those with that reward.
 Left out: the pool itself (50,000 prompts of the Tulu 3 mixture, answered by stronger models): give yours, with a column of references.
-BERTScore as a reward: `similarity` is like it. Options: any reward (`smoothed_bleu`, `rouge_l`, `bleu_rouge`, a reward model); `tag` scores
-what stands inside <answer> alone. Deliberate differences: prompts come in an order drawn from the key, not by their scores; the KL is
-GRPO's default (that of the authors' library at the time). Their rates: lr 1e-6 after a warm-up of 5 %, gradients clipped at .2.
+BERTScore as a reward: `similarity` is like it. Options: any reward (`smoothed_bleu`, `rouge_l`, `bleu_rouge`, a reward model); `pool.tag`
+scores what stands inside a tag alone. Deliberate differences: prompts come in an order drawn from the key, not by their scores; the KL
+is GRPO's default here, as it was that of the library there. Their rates: lr 1e-6 after a warm-up of 5 %, gradients clipped at .2.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Pool(Checked):
     temperature: float = knob(0.7, "of the answers", at_least=0)
     top_p: float = knob(0.9, "of the answers", above=0, at_most=1)
     max_new: int = knob(28, "longest answer", unit="tokens", at_least=1)
+    tag: str = knob("", "score what stands inside <tag> alone, in training too (an answer without it gets 0); empty: the whole answer")
 
 
 @dataclass(frozen=True)
 class Config(grpo.Config):
     data: str = knob("gettext:django:en-fr", "prompts with references: a file, a folder, a hub name, or a named source")
     reward: tuple[str, ...] = knob(("smoothed_bleu",), "rewards: names, file.py:function, or reward-model folders, each with a =weight")
-    tag: str = knob("", "score what stands inside <tag> alone (an answer without it gets 0); empty: the whole answer")
     pool: Pool = Pool()
     sampling: Sampling = Sampling(n=8, max_new=28, temperature=0.9)
     optim: Optim = Optim(lr=2e-4)
@@ -78,7 +78,7 @@ class Chosen(Sequence[Prompt]):
 
 
 def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
-    paid = Extracted(reward, partial(opened, tag=cfg.tag)) if cfg.tag else reward
+    paid = Extracted(reward, partial(opened, tag=cfg.pool.tag)) if cfg.pool.tag else reward
     found, pool, size = Kept(), cfg.pool, min(cfg.pool.keep, len(prompts))
     how = {name: getattr(pool, name) for name in ("temperature", "top_p", "max_new")}
 

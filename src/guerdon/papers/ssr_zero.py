@@ -8,8 +8,8 @@ nothing is trusted but their order within a group.
 Left out: nothing of the loop. Prompts, parsing and the number of attempts are not published: they are house choices with a name each.
 Options: `judging.levels` takes the mean score over what the judge could write (a judge that says 90 to everything teaches nothing: equal
 rewards have no gradient); `judging.samples` averages several judgements; `judging.by frozen` asks the policy's start instead;
-`judging.unread abstain` leaves out what could not be judged, in place of a 0. The judge is told both languages: else a copy of the text
-looks like a faithful translation of it.
+`judging.unread abstain` leaves out what could not be judged, in place of a 0; without `tags` an answer is all translation (a model that
+keeps to no form earns nothing and learns nothing). The judge is told both languages: else a copy of the text looks faithful.
 """
 
 from __future__ import annotations
