@@ -4,7 +4,8 @@ Problem: a policy that judges itself does not see its own blind spots, and a tra
 Idea: the reward is the policy's own score (a share) plus that of a metric that needs no reference, such as COMETKIWI; the rest is
 SSR-Zero. Judge the result with another metric than the one trained with.
 Left out: nothing. Options: `judging.weight` and the weights of the metrics; the paper adds both on the same scale from 0 to 1, with equal
-weights as far as is known. Any reward may be the metric; it sees the translation alone, and the columns of the data.
+weights as far as is known. Any reward may be the metric; it sees the translation alone, and the columns of the data. The default is chrF
+against the references of the default data, since COMET is a package of its own (`--reward comet`).
 """
 
 from __future__ import annotations
