@@ -65,14 +65,15 @@ def cuts(seed: int) -> dict[str, float]:
 
 
 def table(runs: dict[str, dict[str, float]]) -> str:
-    """Means over seeds, and the difference in exact match from next-token prediction seed by seed."""
-    arms = [name.removeprefix("exact_") for name in next(iter(runs.values())) if name.startswith("exact_")]
+    """Means over the seeds that an arm was run on, and its difference in exact match from next-token prediction seed by seed."""
+    arms = dict.fromkeys(name.removeprefix("exact_") for run in runs.values() for name in run if name.startswith("exact_"))
     lines = ["| arm | exact match | reward at cuts | nats a token | P(stop) | exact match less next-token prediction's, by seed |"]
     lines += ["|---|---|---|---|---|---|"]
     for arm in arms:
-        means = [statistics.mean(run[f"{measure}_{arm}"] for run in runs.values()) for measure in MEASURES]
-        gaps = [run[f"exact_{arm}"] - run["exact_ntp"] for run in runs.values()]
-        by_seed = "" if arm == "ntp" else f"{', '.join(f'{x:+.3f}' for x in gaps)}; mean {statistics.mean(gaps):+.3f}"
+        had = {seed: run for seed, run in runs.items() if f"exact_{arm}" in run}
+        means = [statistics.mean(run[f"{measure}_{arm}"] for run in had.values()) for measure in MEASURES]
+        gaps = {seed: run[f"exact_{arm}"] - run["exact_ntp"] for seed, run in had.items()}
+        by_seed = "" if arm == "ntp" else f"{', '.join(f'{x:+.3f} ({seed})' for seed, x in gaps.items())}"
         title = "the start, untouched" if arm == "start" else ARMS[arm][0]
         lines.append(f"| {title} | {' | '.join(f'{x:.3f}' for x in means)} | {by_seed} |")
     return "\n".join(lines)

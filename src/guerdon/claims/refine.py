@@ -10,8 +10,8 @@ Reward of draws at held-out cuts .663 .655 .655 and .677 .669 .670; loss of held
 .013 more in each. The chance of a digression's first word moves by a few hundredths of seed noise, which is as large as the effect: single
 seeds may tie, and the margin is small.
 Once, with 150 updates in place of 100 and a longer start (seed 10): .121, .144 and .247.
-Confirmation (seeds 0, 1, 2): exact match .160 .097 .125 and .152 .155 .205, from .104 .167 .147: +.043 on average, and one seed lost. Reward
-at cuts rose in all three (+.010 +.014 +.023), as did the loss (+.013 +.013 +.012).
+Confirmation (seeds 0, 1, 2): exact match .160 .097 .125 and .152 .155 .205, from .104 .167 .147: +.043 on average, and one seed lost.
+Reward at cuts rose in all three (+.010 +.014 +.023), as did the loss (+.013 +.013 +.012).
 """
 
 from __future__ import annotations

@@ -90,6 +90,12 @@ def text_of(ids: Sequence[int], name: str = "text") -> Rollout:
     return Rollout(Prompt(name, (int(ids[0]),)), "", actions, mask=torch.ones(len(actions), dtype=torch.bool), end="length")
 
 
+def ids_of(text: Rollout) -> list[int]:
+    """The token ids of a text, the given one first."""
+    actions: Any = text.actions
+    return [*text.prompt.content, *actions.tolist()]
+
+
 def joined_texts(policy: Policy, demos: Sequence[Rollout], length: int) -> list[Rollout]:
     """The texts end to end, in pieces of `length` tokens, without a shorter rest where there is a whole piece; 0: each by itself."""
     texts = [as_text(policy, demo) for demo in demos]
@@ -98,7 +104,7 @@ def joined_texts(policy: Policy, demos: Sequence[Rollout], length: int) -> list[
     if not hasattr(policy, "codec"):
         pieces = joined(texts, lambda text: text, length)
     else:
-        ids = list(chain.from_iterable([*text.prompt.content, *text.actions.tolist()] for text in texts))
+        ids = list(chain.from_iterable(map(ids_of, texts)))
         pieces = [text_of(ids[i : i + length], f"text-{i // length}") for i in range(0, len(ids), length)]
     return pieces[:-1] if len(pieces) > 1 and len(pieces[-1]) < len(pieces[0]) else pieces
 
@@ -132,8 +138,8 @@ def check(policy: Policy, texts: Sequence[Rollout], how: Continuations, *, draws
         warnings.warn(f"{short} of {len(texts)} texts have fewer than {needed} tokens and cannot be cut: left out", stacklevel=3)
     if draws and how.per_prefix and how.scale == "std" and how.graded:
         warnings.warn(
-            "a z-score in each prefix gives graded rewards the same size everywhere, so what most rollouts do wins: it was worse than no "
-            "reward at all (docs/refine.md); --scale batch keeps the size",
+            "a z-score in each prefix gives graded rewards the same size everywhere, so what most rollouts do wins; --scale batch keeps "
+            "their size (docs/refine.md)",
             stacklevel=3,
         )
 
@@ -209,14 +215,15 @@ def go_on(policy: Policy, tasks: Sequence[Task], how: Continuations, key: Key) -
     with clock.span("sampling"):
         found = extend([task.given for task in tasks], how.n, key, most=how.tokens, stops=False)
     clock.count(sampled=len(found) * how.tokens)
-    return [r.with_(mask=torch.arange(len(r)) >= tasks[k // how.n].start) for k, r in enumerate(found)]
+    starts = [tasks[k // how.n].start for k in range(len(found))]
+    return [r.with_(mask=torch.arange(len(r)) >= start) if start else r for r, start in zip(found, starts, strict=True)]
 
 
-def _longer(row: Rollout) -> Rollout:
+def _longer(row: Rollout, group: int = 0) -> Rollout:
     """With one more decision, which does not count: the state before it is the state *at* the last token."""
     actions: Any = row.actions
     mask: Any = row.mask
-    return row.with_(actions=torch.cat([actions, actions[-1:]]), mask=torch.cat([mask, mask.new_zeros(1)]), logp=None)
+    return row.with_(actions=torch.cat([actions, actions[-1:]]), mask=torch.cat([mask, mask.new_zeros(1)]), logp=None, group=group)
 
 
 # ---------------------------------------------------------------- the batch
@@ -232,7 +239,8 @@ def continued(policy: Policy, texts: Sequence[Rollout], how: Continuations | Non
     """The texts and continuations of them in one batch, ready to be learnt from, and what there is to say of them; how None: texts alone.
 
     Rows: the texts, then the continuations, task by task; a text and its continuations are one unit. `extra["part"]` tells them apart.
-    `old_logp` is the policy's own, in a forward pass as it will learn; `adv` is 0 on texts. Rewards carry no gradient.
+    `old_logp` is the policy's own, in a forward pass as it will learn; `adv` is 0 on texts. Rewards carry no gradient. Metrics are of texts
+    as groups; `frac_silent` is the share of continuations with an advantage of 0.
     """
     if how is None:
         return rows_of(policy, texts, TEXT), Metrics()
@@ -241,11 +249,11 @@ def continued(policy: Policy, texts: Sequence[Rollout], how: Continuations | Non
     rollouts = go_on(policy, tasks, how, key.fold("rollouts"))
     task_of = [k // how.n for k in range(len(rollouts))]
     rows = [text.with_(group=i) for i, text in enumerate(texts)]
-    rows += [_longer(r).with_(group=tasks[k].text) for k, r in zip(task_of, rollouts, strict=True)]
+    rows += [_longer(r, tasks[k].text) for k, r in zip(task_of, rollouts, strict=True)]
     batch = policy.collate(rows)
     with torch.no_grad():
         seen = policy.forward(batch, frozenset({"logp", "hidden"}))
-    said, drawn = _rewards(tasks, task_of, rollouts, seen.extra.get("hidden"), len(texts), how)
+    said = _rewards(tasks, task_of, rollouts, seen.extra.get("hidden"), len(texts), how)
     here = batch.mask.device
     group = torch.tensor(task_of if how.per_prefix else [tasks[k].text for k in task_of], device=here)
     reward = said[how.likeness]
@@ -253,18 +261,21 @@ def continued(policy: Policy, texts: Sequence[Rollout], how: Continuations | Non
     adv = torch.cat([torch.zeros(len(texts), device=here), estimate(reward, group).to(here)])
     part = torch.tensor([TEXT] * len(texts) + [CONTINUATION] * len(rollouts), device=here)
     made = batch.with_(old_logp=seen.logp.detach(), adv=credit.broadcast(adv, batch.mask), extra={**batch.extra, "part": part})
+    parts = {name: x.tolist() for name, x in said.items() if name != "hybrid"}
     scores = [
-        Score.whole(r, float(reward[i]), {name: float(x[i]) for name, x in said.items() if name != "hybrid"})
-        for i, r in enumerate(rollouts)
+        Score.whole(r, value, {name: x[i] for name, x in parts.items()})
+        for i, (r, value) in enumerate(zip(rollouts, reward.tolist(), strict=True))
     ]
-    told = rollout_metrics(_readable(policy, rollouts, drawn), scores, Batch({}, batch.mask[len(texts) :], group, group), pieces_of(policy))
+    seen_as = Batch({}, batch.mask[len(texts) :], batch.group[len(texts) :], batch.unit[len(texts) :])
+    told = rollout_metrics(_readable(policy, rollouts), scores, seen_as, pieces_of(policy))
+    told["frac_silent"] = float((adv[len(texts) :] == 0).float().mean())
     return made, told | _facts(reading, tasks)
 
 
 def _rewards(
     tasks: Sequence[Task], task_of: Sequence[int], rollouts: Sequence[Rollout], hidden: Tensor | None, texts: int, how: Continuations
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Every kind of reward that can be had, `(N,)` each, and the drawn ids `(N, K)`. hidden: before each decision of all rows."""
+) -> dict[str, Tensor]:
+    """Every kind of reward that can be had, `(N,)` each. hidden: before each decision of all rows."""
     start = [tasks[k].start for k in task_of]
     drawn: Any = torch.stack([r.actions[s : s + how.tokens] for s, r in zip(start, rollouts, strict=True)])  # type: ignore[index]
     gold = torch.stack([tasks[k].gold for k in task_of])
@@ -277,10 +288,10 @@ def _rewards(
         said["hybrid"] = said["cosine"] + said["binary"].to(said["cosine"].device)
     if how.likeness not in said:
         raise UserError(f"likeness {how.likeness} needs hidden states, and the policy gives none", hint="--likeness binary")
-    return said, drawn
+    return said
 
 
-def _readable(policy: Policy, rollouts: Sequence[Rollout], drawn: Tensor) -> list[Rollout]:
+def _readable(policy: Policy, rollouts: Sequence[Rollout]) -> list[Rollout]:
     """For people: the end of what was given as text."""
     codec = getattr(policy, "codec", None)
     few = [] if codec is None else rollouts[:4]

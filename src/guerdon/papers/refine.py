@@ -8,7 +8,7 @@ Stages: `mid` trains on texts; `post` takes such an update on the prompts of a b
 adapts to prompts before it answers them.
 Left out: the framework around the authors' code (its learning-rate schedule, generation by another engine).
 Options: `--scale batch` divides by the spread of all rewards instead of a prefix's own (house choice: with several rollouts of a prefix
-the published z-score forgets how much is at stake, and was worse than no reward; docs/refine.md). `--lam-rl 0`: next-token prediction.
+the published z-score forgets how much is at stake; docs/refine.md). `--lam-rl 0`: next-token prediction alone.
 Deliberate difference: test-time updates are undone between batches; `--reset-between-batches false` keeps them, as the authors' code does.
 """
 
