@@ -30,7 +30,7 @@ from guerdon.learn.little import taught
 from guerdon.policies.text import TextPolicy
 from guerdon.report.audit import standalone
 from guerdon.rewards.reasoning_gym import reasoning_gym
-from guerdon.types import Prompt, Rollout
+from guerdon.types import Prompt, Rollout, Score
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 METHODS = ("grpo", "dr_grpo", "rloo", "ppo")
@@ -57,7 +57,7 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Budget:
-    """The same for every method. seeds: of the policy gradient, on one warmed-up start. looks: how often held-out questions are asked."""
+    """The same for every method. seeds: of the policy gradient, on one start. looks: how often held-out questions are asked."""
 
     lessons: int = 2500
     lesson_batch: int = 32
@@ -65,7 +65,7 @@ class Budget:
     batch: int = 16
     n: int = 8
     lr: float = 3e-4
-    seeds: int = 2
+    seeds: int = 1
     held_out: int = 200
     answers: int = 4
     looks: int = 5
@@ -80,7 +80,12 @@ def questions(task: Task, size: int, seed: int) -> list[Prompt]:
 
 def right(rollouts: Sequence[Rollout]) -> list[float]:
     """1 where the verifier says that the answer is right."""
-    return [float(score.value >= RIGHT) for score in reasoning_gym(rollouts)]
+    return [score.value for score in exact(rollouts)]
+
+
+def exact(rollouts: Sequence[Rollout], /) -> list[Score]:
+    """The verifier without partial credit: chain_sum pays for a wrong answer that has the right one in it ("11" where 1 is right)."""
+    return [Score.whole(r, float(s.value >= RIGHT)) for r, s in zip(rollouts, reasoning_gym(rollouts), strict=True)]
 
 
 def unseen(task: Task, budget: Budget) -> list[Prompt]:
@@ -143,7 +148,7 @@ def trained(name: str, task: Task, budget: Budget, start: Path, asked: Sequence[
     cfg = settings(method, task, budget, start)
     policy = TextPolicy.load(start, max_new=task.max_new, critic=bool(getattr(cfg, "critic", False)))
     size, train_seed = training(budget)[1]
-    recipe = method.build(cfg, policy=policy, prompts=questions(task, size, train_seed), reward=reasoning_gym, key=key)
+    recipe = method.build(cfg, policy=policy, prompts=questions(task, size, train_seed), reward=exact, key=key)
     curve: list[tuple[int, float]] = []
     every, spent = max(1, budget.steps // budget.looks), 0.0
     for t in range(recipe.steps):
@@ -225,10 +230,10 @@ def page(folder: Path, found: Sequence[Mapping[str, Any]], budget: Budget, secon
     """`reasoning.json`, the curves, and the measured part of `reasoning.md` (the whole page where there is none yet)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "reasoning.json").write_text(json.dumps({"budget": vars(budget), "seconds": seconds, "tasks": found}, indent=1) + "\n")
+    seeds = "one seed" if budget.seeds == 1 else f"{budget.seeds} seeds"
     parts = [
-        f"Each method: {budget.steps} steps of {budget.batch} questions with {budget.n} answers, learning rate {budget.lr:g}, "
-        f"{budget.seeds} seeds. {found[0]['questions']} held-out questions, {budget.answers} answers each. All of it took "
-        f"{seconds / 60:.0f} minutes."
+        f"Each method: {budget.steps} steps of {budget.batch} questions with {budget.n} answers, learning rate {budget.lr:g}, {seeds}. "
+        f"{found[0]['questions']} held-out questions, {budget.answers} answers each. All of it took {seconds / 60:.0f} minutes."
     ]
     for one in found:
         name = one["task"]["name"]
