@@ -173,12 +173,11 @@ def test_pieces_give_what_the_whole_gives(variant, pieces):
     assert cache.get_seq_length() == 13
 
 
-@EACH
+@pytest.mark.parametrize(("variant", "chunk"), [*((name, 32) for name in VARIANTS), *(("plain", size) for size in (2, 4, 8))])
 @torch.no_grad()
-def test_decoding_in_float32(variant):
-    """Chunks at least as long as a head is wide: directions in which a shorter one writes nothing hold rounding alone, and Muon's steps
-    make it some hundred times larger."""
-    model, text = lact(variant, initializer_range=0.1, chunk_size=16), ids(2, 40)
+def test_decoding_in_float32(variant, chunk):
+    """Chunks of four times a head's width; without Muon, any (see `LactConfig`)."""
+    model, text = lact(variant, initializer_range=0.1, chunk_size=chunk), ids(2, 70)
     cache, found = DynamicCache(config=model.config), []
     for part in text.split(1, 1):
         found.append(model(part, past_key_values=cache, use_cache=True).logits)
@@ -319,14 +318,15 @@ def test_wrong_settings_are_refused(wrong):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder, tokenizer = tmp_path_factory.mktemp("lact"), small_tokenizer()
-    lact(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, initializer_range=0.1).save_pretrained(folder)
+    lact(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, initializer_range=0.1, chunk_size=32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def test_a_policy_like_any_other(folder):
+@pytest.mark.parametrize("layout", ["padded", "branched"])
+def test_a_policy_like_any_other(folder, layout):
     prompts = [Prompt("a", "The food was"), Prompt("b", "What is 12 plus 30?"), Prompt("c", [{"role": "user", "content": "Hello"}])]
-    check_policy(TextPolicy.load(folder, max_new=8, layout="padded"), prompts, tolerance=1e-4)
+    check_policy(TextPolicy.load(folder, max_new=8, layout=layout), prompts, tolerance=1e-4)
 
 
 def test_it_is_not_packed(folder):
@@ -336,10 +336,12 @@ def test_it_is_not_packed(folder):
             TextPolicy.load(folder, layout=layout)
 
 
-def test_sampled_logp_equals_teacher_forcing(folder):
-    policy = TextPolicy.load(folder, max_new=14, temperature=0.8, layout="padded")
-    prompts = [Prompt("short", "Hi"), Prompt("long", "What is 12 plus 30? The answer is 42, and 4 times 7 makes")]
-    rollouts = policy.sample(prompts, 3, Key(0))
+@pytest.mark.parametrize("layout", ["padded", "branched"])
+def test_sampled_logp_equals_teacher_forcing(folder, layout):
+    policy = TextPolicy.load(folder, max_new=40, temperature=0.8, layout=layout)
+    rollouts = policy.sample(
+        [Prompt("short", "Hi"), Prompt("long", "What is 12 plus 30? The answer is 42, and 4 times 7 makes")], 3, Key(0)
+    )
     batch = policy.collate(rollouts)
     torch.testing.assert_close(policy.forward(batch).logp, batch.old_logp, rtol=0, atol=3e-5)
 
@@ -347,9 +349,10 @@ def test_sampled_logp_equals_teacher_forcing(folder):
 def test_layers_can_be_computed_a_second_time(folder):
     grads = []
     for again in (False, True):
-        policy = TextPolicy.load(folder, max_new=6, layout="padded", checkpoint_activations=again)
-        batch = policy.collate(policy.sample([Prompt("a", "The food was")], 2, Key(0)))
+        policy = TextPolicy.load(folder, max_new=70, layout="padded", checkpoint_activations=again)  # three chunks
+        batch = policy.collate(policy.sample([Prompt("a", "The food was")], 2, Key(1)))
         policy.forward(batch).logp.sum().backward()
-        grads.append([p.grad.clone() for p in policy.parameters()])
+        grads.append([p.grad for p in policy.parameters()])
+    assert all(g is not None for g in grads[0])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)

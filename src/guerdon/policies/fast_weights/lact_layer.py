@@ -106,7 +106,7 @@ class LactMixer(nn.Module):
         fast_q, tokens = self._fast(x, q, k, v, position)
         found = chunks.run(fast_q, tokens, length, last=keep or cuts is not None, cuts=cuts is not None)
         scale = F.silu(self.scale_proj(x)).mT[..., None]
-        mixed = attended + self._joined((self.fast_norm(found) * scale).to(attended.dtype))
+        mixed = attended + self._joined(self.fast_norm(found.to(attended.dtype)) * scale)
 
         def remembered(read: Tensor, end: bool) -> Memory:
             front = last_seen(keys, read, x.shape[1], self.window)
