@@ -16,8 +16,8 @@ import string
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count as numbers
-from itertools import cycle, islice, pairwise
+from importlib import resources
+from itertools import cycle, islice, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -161,24 +161,15 @@ class _Question:
     outputs: tuple[str, ...]
 
 
-def _thing(kind: str, rng: random.Random) -> str:
-    if kind == "numbers":
-        return str(rng.randint(1_000_000, 9_999_999))
-    if kind == "uuids":
-        return str(uuid.UUID(int=rng.getrandbits(128), version=4))
-    return f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"
-
-
 def _things(kind: str, n: int, rng: random.Random) -> list[str]:
     """n different ones."""
-    found: dict[str, None] = {}
-    for tries in numbers():
-        if len(found) == n:
-            return list(found)
-        if tries > 100 * n + 1000:
-            raise UserError(f"{n} different {kind} are too many", hint="use uuids, or hide fewer")
-        found[_thing(kind, rng)] = None
-    raise AssertionError
+    if kind == "uuids":
+        return [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(n)]
+    possible = range(1_000_000, 10_000_000) if kind == "numbers" else range(len(ADJECTIVES) * len(NOUNS))
+    if n > len(possible):
+        raise UserError(f"{n} different {kind} are too many", hint="use uuids, or hide fewer")
+    drawn = rng.sample(possible, n)
+    return [str(i) if kind == "numbers" else f"{ADJECTIVES[i // len(NOUNS)]}-{NOUNS[i % len(NOUNS)]}" for i in drawn]
 
 
 def _needle(task: Task, key: str, value: str) -> str:
@@ -231,7 +222,7 @@ def _units(task: Task, rng: random.Random) -> Iterator[str]:
         return cycle(NOISE)
     if task.haystack == "needles":
         other = random.Random(rng.getrandbits(64))
-        return (_needle(task, _thing(task.keys, other), _thing(task.values, other)) for _ in numbers())
+        return (_needle(task, _things(task.keys, 1, other)[0], _things(task.values, 1, other)[0]) for _ in repeat(None))
     sentences = prose() if task.haystack == "text" else sentences_of(Path(task.haystack).read_text(encoding="utf-8"), task.haystack)
     return islice(cycle(sentences), rng.randrange(len(sentences)), None)
 
@@ -248,7 +239,7 @@ def sentences_of(text: str, name: str = "the text") -> list[str]:
 @functools.cache
 def prose() -> list[str]:
     """A story of 1889 of some 6,000 words, from the package reasoning-gym. Raises UserError where that is not installed."""
-    folder = Path(need("reasoning_gym", extra="tasks").__file__).parent
+    folder = resources.files(need("reasoning_gym", extra="tasks"))
     text = (folder / "data" / "in_the_year_2889.txt").read_text(encoding="utf-8")
     body = re.split(r"\*\*\* START OF [^\n]*\n|\n[^\n]*End of Project Gutenberg", text)[1]
     return sentences_of(body[body.index("Little though") :])  # what the story begins with, behind title and editor's note

@@ -31,7 +31,7 @@ class Recall:
 def recall(policy: TextPolicy, prompts: Sequence[Prompt], reward: Reward, *, by_length: bool = False, max_new: int = 128) -> Recall:
     """One greedy answer to each prompt, judged by `reward` (`rewards.long_texts.ruler` or `longbench`).
 
-    Tasks are told by the column `task` or `dataset`. by_length: a task at two lengths (column `length`, down to the next power of 2)
+    Tasks are told by the column `task` or `dataset`. by_length: a task at two lengths (column `length`, up to the next power of 2)
     counts as two. max_new: tokens of an answer. What the reward cannot judge is left out, and not counted as 0.
     """
     rollouts = policy.sample(prompts, 1, Key(0), temperature=0.0, max_new=max_new)
@@ -39,7 +39,7 @@ def recall(policy: TextPolicy, prompts: Sequence[Prompt], reward: Reward, *, by_
     for prompt, score in zip(prompts, reward(rollouts), strict=True):
         name = str(prompt.meta.get("task") or prompt.meta.get("dataset") or "all")
         if by_length and "length" in prompt.meta:
-            name += f" {2 ** (int(prompt.meta['length']).bit_length() - 1)}"
+            name += f" up to {1 << (int(prompt.meta['length']) - 1).bit_length()}"
         found.setdefault(name, []).extend([] if score.abstained else [100 * score.value])
     means = {name: sum(x) / len(x) if x else float("nan") for name, x in found.items()}
     real = [x for x in means.values() if x == x]
