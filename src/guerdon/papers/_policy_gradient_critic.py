@@ -83,5 +83,6 @@ class ActorCritic(Reused):
             steps=self.gae.warmup,
             key=key.fold("warmup"),
             ref=Frozen(policy) if self.referenced() else None,
+            off=self.stability,
         )
         return chain(critic=first, policy=whole)

@@ -41,6 +41,7 @@ class Swap:
         swapped = rollout.with_(
             actions=actions,
             logp=None,
+            record={},  # of other tokens
             mask=torch.cat([rollout.mask[:thought], torch.ones(len(answer.actions), dtype=torch.bool)]),
             segments={ANSWER: ((thought, len(actions)),)},
             end="stop",
