@@ -61,14 +61,14 @@ class Budget:
 
     lessons: int = 2500
     lesson_batch: int = 32
-    steps: int = 40
+    steps: int = 30
     batch: int = 16
     n: int = 8
-    lr: float = 3e-4
+    lr: float = 1e-4
     seeds: int = 1
-    held_out: int = 200
+    held_out: int = 150
     answers: int = 4
-    looks: int = 5
+    looks: int = 3
 
 
 QUICK = Budget(lessons=64, lesson_batch=8, steps=2, batch=2, n=2, seeds=1, held_out=6, answers=2, looks=1)
