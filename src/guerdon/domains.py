@@ -219,13 +219,15 @@ def text_render(cfg: Any, item: Any) -> str:
 
     from guerdon.policies.codec import Codec, completion_text
     from guerdon.policies.loading import load, locate
-    from guerdon.types import Preference, Prompt
+    from guerdon.types import Preference, Prompt, Rollout
 
     if cfg.model == ENCODER:
         from guerdon.policies.features import with_prompt
 
         return words(item.content) if isinstance(item, Prompt) else with_prompt(item.ranked[0] if isinstance(item, Preference) else item)
     tokenizer = load(AutoTokenizer, locate(cfg.model))
+    if isinstance(item, Rollout) and isinstance(item.prompt.content, tuple) and item.actions is not None:  # token ids already
+        return tokenizer.decode([*item.prompt.content, *item.actions.tolist()])
     codec = Codec(tokenizer, stop=[0] if tokenizer.eos_token_id is None else [])
     prompt = item if isinstance(item, Prompt) else item.prompt
     text = codec.render(prompt)

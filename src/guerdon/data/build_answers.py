@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from guerdon.data import chat
 from guerdon.data.row import Content, Row
 from guerdon.types import Prompt, Rollout
@@ -79,6 +81,16 @@ def _conversation(row: Row, **more: Any) -> Rollout:
 def text(row: Row) -> list[Rollout]:
     """Running text: nothing is asked, all of it is learnt."""
     return [row.rollout(row.prompt(""), row.completion(row.get("text"), "text"))]
+
+
+def tokens(row: Row) -> list[Rollout]:
+    """Running text that is token ids already: the first is given, all others are learnt."""
+    ids = row.get("tokens")
+    if len(ids) < 2 or not all(type(i) is int and i >= 0 for i in ids):
+        raise row.fail(f"column {row.name('tokens')} holds no text of token ids", hint="give a list of two or more whole numbers >= 0")
+    first: Any = (ids[0],)  # not written as text, but taken as it is
+    actions = torch.tensor(ids[1:])
+    return [row.rollout(row.prompt(first), "").with_(actions=actions, mask=torch.ones(len(actions), dtype=torch.bool), end="length")]
 
 
 def judged_answer(row: Row) -> list[Rollout]:

@@ -299,6 +299,7 @@ def _demos() -> tuple[Layout, ...]:
         ),
         Layout("messages", "demos", {"messages": ("messages",)}, answers.conversation, CONTEXT, {"messages": chat.ends_with_answer}),
         Layout("text", "demos", {"text": ("text",)}, answers.text, tests={"text": _text}, only=True),
+        Layout("tokens", "demos", {"tokens": ("tokens", "input_ids")}, answers.tokens, tests={"tokens": _list}, only=True),
     )
 
 
