@@ -196,7 +196,8 @@ def test_refusals(changes):
         DeltaNetConfig(**{**dict(hidden_size=32, num_heads=2), **changes})
 
 
-def test_gpu_kernels_are_given_what_they_ask_for(monkeypatch):
+@pytest.mark.parametrize("early", [False, True])
+def test_gpu_kernels_are_given_what_they_ask_for(monkeypatch, early):
     """The kernels of flash-linear-attention can't run here; a stand-in with their signature shows that they would be used rightly."""
     from guerdon.core.delta_rule import chunkwise
 
@@ -207,11 +208,15 @@ def test_gpu_kernels_are_given_what_they_ask_for(monkeypatch):
         calls.append(1)
         return found.out.transpose(1, 2).to(v.dtype), found.state.float()
 
-    calls = []
+    def early_rule(q, k, v, beta, scale=None, initial_state=None, output_final_state=False, head_first=True):
+        assert not head_first
+        return chunk_delta_rule(q, k, v, beta, scale, initial_state, output_final_state)
+
+    calls, rule = [], early_rule if early else chunk_delta_rule
     model, ids = model_of(dtype=torch.bfloat16), text(2, 21)
     own = model.requires_grad_(False)(ids, use_cache=True)
     assert not delta_net.served_by_kernel(torch.zeros(1, 1, 5, 4), torch.bfloat16)  # no GPU
-    monkeypatch.setattr(delta_net, "_fla", lambda: type("Ops", (), {"chunk_delta_rule": staticmethod(chunk_delta_rule)}))
+    monkeypatch.setattr(delta_net, "_fla", lambda: type("Ops", (), {"chunk_delta_rule": staticmethod(rule)}))
     monkeypatch.setattr(delta_net, "served_by_kernel", lambda q, dtype: dtype == torch.bfloat16)
     theirs = model(ids, use_cache=True)
     assert len(calls) == 2

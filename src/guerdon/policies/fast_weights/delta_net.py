@@ -13,6 +13,7 @@ arXiv 2411.12537.
 from __future__ import annotations
 
 import importlib
+import inspect
 from functools import cache
 from typing import Any
 
@@ -208,7 +209,9 @@ def kernel(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None) 
     Written to the library's interface and tested with a stand-in; not yet run on a GPU.
     """
     parts = [y.transpose(1, 2).contiguous() for y in (q, k, v, beta)]
-    out, end = _fla().chunk_delta_rule(*parts, scale=1.0, initial_state=state, output_final_state=True)
+    rule = _fla().chunk_delta_rule
+    order = {"head_first": False} if "head_first" in inspect.signature(rule).parameters else {}  # the default of early versions is True
+    out, end = rule(*parts, scale=1.0, initial_state=state, output_final_state=True, **order)
     return out.transpose(1, 2), end
 
 
