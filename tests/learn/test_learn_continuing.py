@@ -34,17 +34,17 @@ def test_a_text_is_prompt_and_answer(policy):
     demo = Rollout(Prompt("a", "What is 12 plus 30?"), "42")
     text = continuing.as_text(policy, demo)
     ids = policy.codec.prompt_ids(demo.prompt) + policy.encode(demo).actions.tolist()
-    assert [*text.prompt.content, *text.actions.tolist()] == ids
+    assert continuing.ids_of(text) == ids
     assert ids[-1] in policy.codec.stop_ids
     alone = continuing.as_text(policy, demo, prompt_only=True)
-    assert [*alone.prompt.content, *alone.actions.tolist()] == policy.codec.prompt_ids(demo.prompt)
+    assert continuing.ids_of(alone) == policy.codec.prompt_ids(demo.prompt)
 
 
 def test_texts_are_joined_without_losing_a_token(policy, texts):
     demos = [Rollout(Prompt(str(i), ""), line) for i, line in enumerate(CORPUS)]
     pieces = continuing.joined_texts(policy, demos, 16)
-    flat = [i for t in pieces for i in (*t.prompt.content, *t.actions.tolist())]
-    assert flat == [i for t in texts for i in (*t.prompt.content, *t.actions.tolist())][: len(flat)]
+    flat = [i for t in pieces for i in continuing.ids_of(t)]
+    assert flat == [i for t in texts for i in continuing.ids_of(t)][: len(flat)]
     assert all(continuing.tokens_in(t) == 16 for t in pieces)
 
 
@@ -55,7 +55,7 @@ def test_gold_tokens_and_states_stand_at_the_cut(policy, texts):
     assert len(tasks) == len(texts) * HOW.chunks
     for task in tasks:
         text = texts[task.text]
-        ids = [*text.prompt.content, *text.actions.tolist()]
+        ids = continuing.ids_of(text)
         assert list(task.given.prompt.content) == ids[: task.cut]
         assert task.gold.tolist() == ids[task.cut : task.cut + HOW.tokens]
         with torch.no_grad():
