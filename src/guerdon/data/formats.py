@@ -62,7 +62,7 @@ class Detected:
 class Loaded(Generic[T]):
     """Items of the kind asked for, and how they were read."""
 
-    items: list[T] = field(repr=False)
+    items: Sequence[T] = field(repr=False)
     detected: Detected
 
 

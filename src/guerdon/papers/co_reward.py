@@ -48,9 +48,7 @@ PAPER = Paper(
 class Config(Checked):
     model: str = knob("tiny", "the policy to start from: tiny, a folder, or a hub name")
     data: str = knob("reworded-sums", "prompts, each with a paraphrase in a column: a file, a folder, a hub name, or a named source")
-    voter: Literal["paraphrase", "teacher"] = knob(
-        "paraphrase", "who gives the labels: answers to the other wording (I), a teacher (II)"
-    )
+    voter: Literal["paraphrase", "teacher"] = knob("paraphrase", "who gives the labels: answers to the other wording (I), a teacher (II)")
     column: str = knob(COLUMN, "column that holds the question in other words; a teacher needs none")
     where: Literal["answer", "boxed"] = knob("answer", "where the answer stands: in <answer></answer> (else all of it), or the last boxed")
     max_prompt: int | None = knob(None, "questions longer than this in either wording are left out; none: none", unit="tokens", at_least=1)

@@ -321,7 +321,9 @@ class TextPolicy(AsSampled, Network):
     def _states(self, laid: Laid, routes: Tensor | None = None) -> Tensor:
         """The hidden state before each decision, `(M, D)`. routes: the experts to use, row by row."""
         if routes is not None and self.checkpoint_activations:
-            raise UserError("experts cannot be replayed with checkpoint_activations", hint="the second time would choose anew: leave one out")
+            raise UserError(
+                "experts cannot be replayed with checkpoint_activations", hint="the second time would choose anew: leave one out"
+            )
         with replayed(self.model, routes if routes is None else to_tokens(routes, laid.slot, laid.ids.numel())):
             return self._states_of(laid)
 

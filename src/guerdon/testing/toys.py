@@ -117,7 +117,7 @@ class ToyPolicy(torch.nn.Module):
             here = (self.logits[self.context(begun.prompt)] / self.temperature).log_softmax(-1)
             for j in range(n):
                 drawn = torch.multinomial(here.exp(), 1, generator=key.fold(i, j).generator())[len(done) : len(done) + most, 0]
-                ends = (drawn == 0).nonzero() if stops else ()
+                ends = (drawn == 0).nonzero() if stops else drawn[:0]
                 actions = torch.cat((done, drawn[: int(ends[0]) + 1] if len(ends) else drawn))
                 whole = begun.with_(content=self.decode(actions), actions=actions, mask=torch.ones(len(actions), dtype=torch.bool))
                 end = "stop" if len(ends) else "length"
