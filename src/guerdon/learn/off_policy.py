@@ -27,7 +27,7 @@ from guerdon.types import Batch, Metrics, Outputs, Policy, Rollout, Term
 WEIGHT = "sampling_weight"
 """Column of `Batch.extra`, `(N, T)`: by what each decision's loss is multiplied."""
 
-ERRORS, LEAST, AGREE = 4.0, 0.01, 1e-3
+ERRORS, LEAST, AGREE = 5.0, 0.01, 1e-3
 """From when on a mean is said to be off: so many standard errors and, since another engine rounds, at least so much. Nats of k3 below which
 two log-probabilities are taken for the same."""
 
@@ -125,8 +125,9 @@ def measured(first: Metrics, decisions: int) -> Metrics:
         if f"{name}_square" in first:
             told[f"{name}_error"] = mismatch.error(first[name], first[f"{name}_square"], decisions)
     if "sampling/surprise_error" in told:
-        # A token of probability 8 / n is missed by one batch of n in 3,000, unseen by any variance: 4 errors are what it would have said.
-        told["sampling/surprise_error"] = max(told["sampling/surprise_error"], 2 * math.log(decisions) / decisions)
+        # Tokens of probability 10 / n are missed by one batch of n in 20,000, unseen by any variance: 5 errors are what they'd have said.
+        n = max(1, decisions)
+        told["sampling/surprise_error"] = max(told["sampling/surprise_error"], 2 * math.log(n) / n)
     return Metrics(told)
 
 
@@ -145,14 +146,23 @@ def weights_told(batch: Batch) -> Metrics:
 
 
 class Alarm:
-    """Says once in the log what is wrong between sampler and learner, when a step's numbers show it."""
+    """Says once in the log what is wrong between sampler and learner, when the steps so far show it together.
+
+    One batch is not enough: where a token is nearly sure, a batch that happens to hold few exceptions has a mean that is off and a small
+    variance at once.
+    """
 
     def __init__(self) -> None:
         self.rung = False
+        self.heard, self.sums = 0, dict[str, float]()
 
-    def hear(self, told: Metrics) -> None:
-        """What `measured` gave."""
-        words = diagnosis(told)
+    def hear(self, first: Metrics, decisions: int) -> None:
+        """A step's first update, and how many decisions it was about."""
+        self.heard += decisions
+        for name, value in first.items():
+            if name.startswith("sampling/"):
+                self.sums[name] = self.sums.get(name, 0.0) + decisions * value
+        words = diagnosis(measured(Metrics({name: x / max(1, self.heard) for name, x in self.sums.items()}), self.heard))
         if words and not self.rung:
             log.warning("%s", words)
             self.rung = True

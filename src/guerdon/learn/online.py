@@ -46,7 +46,7 @@ def online(
     the key); the old log-probabilities stay the same throughout.
     off: what is done where the sampler's distribution is not the learner's. How far they are apart is measured on every batch, by the
     first update (`sampling/...`), and corrected as asked (`learn.off_policy`; losses by `off_policy.weighed` terms); a mean ratio that is
-    off 1 by more than its error is a warning in the log. With staleness s a step learns from what was sampled s steps before (the first s
+    off 1 by more than its error is a warning in the log (not with refills). With staleness s a step learns from what was sampled s steps before (the first s
     steps from what the start says), so that sampling need not wait for learning; what waits is state. 0: sample, then learn.
     explore: gives the random numbers that `exploration.controlled` terms read.
     refills: up to so many more batches of prompts are sampled in a step until `batch` groups of it have rewards that differ; the others are
@@ -80,25 +80,26 @@ def online(
         data = found if isinstance(found, Batch) else with_adv(data, found)
         data = exploration.drawn(data, explore, key.fold("explore", t))
         parts = (part for epoch in range(epochs) for part in split_units(data, minibatches, key.fold("minibatch", t, epoch)))
-        learnt, told = _updates(learner, parts, ref)
-        alarm.hear(told)
-        return metrics | learnt | told
+        learnt, first, count = _updates(learner, parts, ref)
+        if not refills:  # what was chosen by its reward no longer is what the sampler draws
+            alarm.hear(first, count)
+        return metrics | learnt | off_policy.measured(first, count)
 
     live = {"learner": learner, **({"ref": ref} if isinstance(ref, Stateful) else {}), **({"ahead": ahead} if ahead else {})}
     return Recipe({**live, **(state or {})}, step, steps, probes, final=policy.save, facts=facts or {})
 
 
-def _updates(learner: Learner, parts: Iterable[Batch], ref: Reference | None) -> tuple[Metrics, Metrics]:
-    """An update on each part: their mean metrics, and the distance to the sampler. Later updates find a policy that has moved; the first
-    alone shows how far sampler and learner are apart."""
+def _updates(learner: Learner, parts: Iterable[Batch], ref: Reference | None) -> tuple[Metrics, Metrics, int]:
+    """An update on each part: their mean metrics, those of the first, and its decisions. Later updates find a policy that has moved; the
+    first alone shows how far sampler and learner are apart."""
     learnt: list[Metrics] = []
-    told = Metrics()
+    count = 0
     for part in parts:
+        count = count if learnt else int(part.mask.sum())
         learnt.append(learner.update(off_policy.unmeasured(part) if learnt else part))
-        told = told or off_policy.measured(learnt[0], int(part.mask.sum()))
         if ref is not None:
             ref.tick(learner.updates)
-    return off_policy.without_measures(average(learnt)), told
+    return off_policy.without_measures(average(learnt)), learnt[0], count
 
 
 def split_units(batch: Batch, parts: int, key: Key) -> list[Batch]:
