@@ -46,8 +46,9 @@ def online(
     the key); the old log-probabilities stay the same throughout.
     off: what is done where the sampler's distribution is not the learner's. How far they are apart is measured on every batch, by the
     first update (`sampling/...`), and corrected as asked (`learn.off_policy`; losses by `off_policy.weighed` terms); a mean ratio that is
-    off 1 by more than its error is a warning in the log (not with refills). With staleness s a step learns from what was sampled s steps before (the first s
-    steps from what the start says), so that sampling need not wait for learning; what waits is state. 0: sample, then learn.
+    off 1 by more than its error is a warning in the log (not with refills). With staleness s a step learns from what was sampled s steps
+    before (the first s steps from what the start says), so that sampling need not wait for learning; what waits is state. 0: sample,
+    then learn.
     explore: gives the random numbers that `exploration.controlled` terms read.
     refills: up to so many more batches of prompts are sampled in a step until `batch` groups of it have rewards that differ; the others are
     not learnt from (dynamic sampling, Yu et al. 2025, arXiv 2503.14476). Reward metrics are of everything sampled. Prompts that were not
