@@ -2,8 +2,8 @@
 
 (a), the claim: rewards are a Gaussian process in which responses go together as far as they share segments. Per item stands a random pair
 of responses of the pool: the variance of its difference after 120 comparisons over that before. Exploration, seeds 10, 11, 12: .51 .51
-.51 among independent pairs, .07 .07 .06 in the tree. The gain is the prior's: it says that responses with a common prefix are alike. The
-confirmation seeds were not run yet.
+.51 among independent pairs, .07 .07 .06 in the tree. The gain is the prior's: it says that responses with a common prefix are alike.
+Confirmation: .513 and .066 on seeds 0, 1, 2, .511 and .070 on 3, 4, 5; it holds on both.
 
 (b), in the notes, not shown: that a reward model which could share what it learns of prefixes orders new pairs better. Rewards of four
 segments, each worth what it and the two before it say; 300 labels as noisy as Bradley and Terry have it, a small transformer. Held-out
