@@ -207,7 +207,7 @@ def test_run_help_lists_the_method_s_own_settings(capsys):
         main(["run", "grpo", "--help"])
     out = capsys.readouterr().out
     assert left.value.code == 0
-    for flag in ("--kl-grad {k2,k3}", "--lr, --optim.lr", "--trackers", "--seed", "(default: 0.04)"):
+    for flag in ("--kl-grad {k2,k3,reward}", "--lr, --optim.lr", "--trackers", "--seed", "(default: 0.04)"):
         assert flag in " ".join(out.split()).replace(" X", "")
 
 

@@ -31,7 +31,7 @@ SMALL |= {"iterations": 1, "prompts_per_iteration": 3, "steps_per_phase": 2, "pa
 SMALL |= {"statement": "{answer}{confidence}", "confident": ("a",), "unsure": ("b",)}
 SMALL |= {"column": "answer"}  # another wording that a toy can read
 SMALL |= {"learn": 3}  # of the four that vote
-SMALL |= {"length": 5, "continuations": Continuations(chunks=2, tokens=2, n=2, least=1, last=2, likeness="binary", scale="batch")}
+SMALL |= {"continuations": Continuations(chunks=2, tokens=2, n=2, least=1, last=2, likeness="binary", scale="batch")}
 SMALL |= {"rows_per_step": 2, "probed": ("rating",)}  # benchmarks
 GROUPS = (Optim, Sampling, LoraConfig)
 FOUNDATION = {"bradley_terry", "dpo", "grpo", "best_of_n", "prime", "reinforce", "diffusion_dpo"}
@@ -113,7 +113,8 @@ def build_on_toys(name):
     """The method on toy inputs: no branch on the domain is left to hide in, since a toy is of none."""
     method = catalog.load(name)
     fields = {f.name for f in dataclasses.fields(method.Config)}
-    cfg = dataclasses.replace(method.Config(), **{k: v for k, v in SMALL.items() if k in fields})
+    small = SMALL | ({"length": 5} if name == "refine" else {})  # tokens; elsewhere a group of settings
+    cfg = dataclasses.replace(method.Config(), **{k: v for k, v in small.items() if k in fields})
     for warm_up in fields & {"pretrain", "sft"}:
         cfg = dataclasses.replace(cfg, **{warm_up: dataclasses.replace(getattr(cfg, warm_up), steps=2, batch=3)})
     given = {

@@ -430,6 +430,6 @@ def test_prm800k_gives_every_judgement_once():
 
 
 def test_every_layout_has_a_case():
-    tested = {case[0] for table in (PROMPTS, DEMOS, PAIRS, POOLS, UNPAIRED, STEPS) for case in table}
+    tested = {case[0] for table in (PROMPTS, DEMOS, PAIRS, POOLS, UNPAIRED, STEPS) for case in table} | {"tokens"}  # test_data_tokens.py
     assert tested == {x.name for x in LAYOUTS}
     assert len({x.name for x in LAYOUTS}) == len(LAYOUTS)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from guerdon.config import Optim
 from guerdon.core.rng import Key
 from guerdon.core.stats import group_means, macro
 from guerdon.data.attacks import attack, split
@@ -112,7 +113,7 @@ def test_leave_out_trains_without_each_style_from_the_same_start(toy):
     def train(name):
         assert all(torch.equal(start[k], v) for k, v in policy.state_dict().items())
         made.append(name)
-        cfg = egida.Config(hold_styles=(name,), threshold=0.3, steps=3, batch=8)
+        cfg = egida.Config(hold_styles=(name,), threshold=0.3, steps=12, batch=8, optim=Optim(lr=0.1))
         return egida.build(cfg, policy, requests, guard, Key(0))
 
     prompts = [attack(r, s, t) for r in requests[:4] for s, t in {"none": "{request}", **styles}.items()]
