@@ -30,7 +30,7 @@ OTHERS = ("cdpo", "hinge", "ipo", "ln_dpo", "r_dpo", "simpo", "simper", "apo_zer
 
 def trial(seed: int) -> Trial:
     key = Key(seed).fold("claim", "dpo_survey")
-    cfg = dpo_survey.Config()
+    cfg = dpo_survey.Config(steps=60)
     here = world(key, size=cfg.pairs, held_out=1000, base_steps=cfg.base_steps)
     clean, flipped = here.data(0.0), here.data(0.3)
     long = dpo_survey.Config(steps=200, batch=64)

@@ -52,7 +52,7 @@ NOTES = (
 class Config(Checked):
     objectives: tuple[str, ...] = knob((), "names; none: dpo, tdpo and every row of the tables of direct alignment")
     seeds: int = knob(3, "models and data sets that every objective is trained on", unit="seeds", at_least=1)
-    steps: int = knob(60, "updates of each training", unit="updates", at_least=1)
+    steps: int = knob(40, "updates of each training", unit="updates", at_least=1)
     pairs: int = knob(256, "training pairs (as many lists for those that learn from lists)", unit="pairs", at_least=1)
     test_pairs: int = knob(400, "held-out pairs, and fresh answers to measure", unit="pairs", at_least=2)
     flips: float = knob(0.3, "share of labels that are wrong in the second training; 0: none", at_least=0, at_most=0.5)
