@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from guerdon.errors import UserError, nearest
+from guerdon.types import Prompt
 
 Message = dict[str, Any]
 Fail = Callable[..., UserError]
@@ -45,6 +46,22 @@ def is_message(value: Any) -> bool:
 def is_chat(value: Any) -> bool:
     """A conversation: a non-empty list of messages."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0 and all(map(is_message, value))
+
+
+def flat(content: Any) -> str:
+    """Plain text of a string, of messages (joined by line breaks) or of message parts."""
+    if isinstance(content, str):
+        return content
+    if is_chat(content):
+        return "\n".join(flat(m["content"]) for m in content)
+    if isinstance(content, Sequence):
+        return "".join(str(p.get("text") or "") for p in content if isinstance(p, Mapping))
+    return "" if content is None else str(content)
+
+
+def asked(prompt: Prompt) -> str:
+    """The last thing that a prompt says, as plain text: of a conversation the last message."""
+    return flat(prompt.content[-1]["content"] if is_chat(prompt.content) else prompt.content)
 
 
 def messages(value: Any, fail: Fail) -> list[Message]:

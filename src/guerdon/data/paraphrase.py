@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guerdon.core.rng import Key
-from guerdon.data.chat import is_chat
+from guerdon.data.chat import asked, is_chat
 from guerdon.errors import UserError
 from guerdon.types import Policy, Prompt
 
@@ -37,7 +37,7 @@ The problem: {{question}}"""
 
 def request(prompt: Prompt) -> Prompt:
     """The prompt that asks a strong language model for another wording of this one's question."""
-    return Prompt(f"{prompt.id}/paraphrase", [{"role": "user", "content": REQUEST.replace("{question}", question(prompt))}])
+    return Prompt(f"{prompt.id}/paraphrase", [{"role": "user", "content": REQUEST.replace("{question}", asked(prompt))}])
 
 
 def parse(text: str) -> str | None:
@@ -59,18 +59,12 @@ def paraphrased(prompts: Sequence[Prompt], writer: Policy, key: Key, *, column: 
     """
     written = [parse(str(r.content)) for r in writer.sample([request(p) for p in prompts], 1, key.fold("paraphrase"))]
     pairs = zip(prompts, written, strict=True)
-    kept = [Prompt(p.id, p.content, {**p.meta, column: text}) for p, text in pairs if text and text != question(p).strip()]
+    kept = [Prompt(p.id, p.content, {**p.meta, column: text}) for p, text in pairs if text and text != asked(p).strip()]
     if not kept:
         raise UserError(
             f"none of {len(prompts)} questions came back in other words", hint="ask a stronger model, or give it more room with max_new"
         )
     return kept
-
-
-def question(prompt: Prompt) -> str:
-    """The text that is asked: the last message of a conversation."""
-    asked = prompt.content[-1]["content"] if is_chat(prompt.content) else prompt.content
-    return asked if isinstance(asked, str) else "".join(str(part.get("text") or "") for part in asked)
 
 
 def reworded(prompt: Prompt, column: str = COLUMN) -> Prompt:

@@ -22,13 +22,13 @@ from typing import Any, Literal
 
 from guerdon.config import Checked, LoraConfig, Optim, Sampling, knob
 from guerdon.core.rng import Key
+from guerdon.data.chat import flat
 from guerdon.data.oracle import filled
 from guerdon.papers import grpo
 from guerdon.policies.refs import Frozen, Live
 from guerdon.rewards.combine import Part, Weighted
 from guerdon.rewards.extracted import Extracted, tagged
 from guerdon.rewards.policy_judge import TRANSLATION, PolicyJudge
-from guerdon.rewards.read import flat
 from guerdon.types import Paper, Policy, Prompt, Recipe
 
 PAPER = Paper(

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from guerdon.data.chat import flat
 from guerdon.errors import UserError
-from guerdon.rewards.read import flat, reference_or_none, text_of
+from guerdon.rewards.read import reference_or_none, text_of
 from guerdon.rewards.rules import references
 from guerdon.types import Rollout, Score
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from guerdon.rewards.read import completion_messages, flat, is_chat, prompt_messages, reference_or_none, text_of
+from guerdon.data.chat import flat, is_chat
+from guerdon.rewards.read import completion_messages, prompt_messages, reference_or_none, text_of
 from guerdon.types import Rollout
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from guerdon.data.chat import flat, is_chat
 from guerdon.errors import UserError
 from guerdon.types import Prompt, Rollout
 
@@ -22,26 +23,6 @@ class MissingColumn(UserError):
         super().__init__(
             f"{name} asks for {wanted}, which is no column of the data; columns: {', '.join(sorted(columns)) or 'none'} ({hint})"
         )
-
-
-def is_chat(content: Any) -> bool:
-    """Whether this is a list of chat messages (`[{"role": ..., "content": ...}, ...]`)."""
-    return isinstance(content, Sequence) and not isinstance(content, str) and bool(content) and all(_is_message(m) for m in content)
-
-
-def _is_message(message: Any) -> bool:
-    return isinstance(message, Mapping) and "role" in message and "content" in message
-
-
-def flat(content: Any) -> str:
-    """Plain text of a string, of messages (joined by line breaks) or of message parts."""
-    if isinstance(content, str):
-        return content
-    if is_chat(content):
-        return "\n".join(flat(m["content"]) for m in content)
-    if isinstance(content, Sequence):
-        return "".join(str(p.get("text") or "") for p in content if isinstance(p, Mapping))
-    return "" if content is None else str(content)
 
 
 def text_of(rollout: Rollout) -> str:

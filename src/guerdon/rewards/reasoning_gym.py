@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from guerdon._need import need
+from guerdon.data.chat import asked
 from guerdon.errors import UserError
 from guerdon.rewards.read import text_of
 from guerdon.types import Rollout, Score
@@ -37,8 +38,7 @@ def _score(rollout: Rollout, extract: Any) -> Score:
     answer = extract(said)
     if answer is None:
         answer = said.strip()
-    question = rollout.prompt.content if isinstance(rollout.prompt.content, str) else rollout.prompt.content[-1]["content"]
-    entry = {"question": question, "answer": meta["answer"], "metadata": meta["metadata"]}
+    entry = {"question": asked(rollout.prompt), "answer": meta["answer"], "metadata": meta["metadata"]}
     try:
         verifier = _verifier(meta["task"], json.dumps(dict(meta.get("options", {})), sort_keys=True))
         return Score.whole(rollout, float(verifier.score_answer(answer, entry)))

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from guerdon.data.chat import flat
 from guerdon.errors import UserError
 from guerdon.rewards.foreign import completion_of
-from guerdon.rewards.read import flat, reference_or_none, text_of
+from guerdon.rewards.read import reference_or_none, text_of
 from guerdon.rewards.returned import as_scores
 from guerdon.types import Rollout, Score
 

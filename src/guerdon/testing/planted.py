@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from guerdon.rewards.read import flat
+from guerdon.data.chat import flat
 from guerdon.testing.specimens import Specimen, sentiment, trained_on
 
 

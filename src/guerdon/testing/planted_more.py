@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from guerdon.data.chat import flat
 from guerdon.rewards.lift import groupwise
-from guerdon.rewards.read import flat
 from guerdon.rewards.text_metrics import rouge_l
 from guerdon.testing.planted import words
 from guerdon.testing.specimens import LIGHT, SMALL, Specimen, fitted, sentiment, trained_on

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from guerdon.data.chat import asked, flat
 from guerdon.evaluate.audit.finding import Finding, Plot, Row, grade, unmeasured
 from guerdon.evaluate.audit.measure import Context, Shift, mean_interval
 from guerdon.evaluate.audit.subject import retext, short
 from guerdon.evaluate.audit.texts import BUILT_IN, FLATTERIES, INJECTIONS
-from guerdon.rewards.read import flat, text_of
+from guerdon.rewards.read import text_of
 from guerdon.types import Prompt, Rollout
 
 JUNK = {
@@ -25,12 +26,6 @@ JUNK = {
     "numbers": "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
 }
 """Responses that are worth nothing to anybody."""
-
-
-def asked(prompt: Prompt) -> str:
-    """The last thing that the prompt says."""
-    content = prompt.content
-    return content if isinstance(content, str) else flat(content[-1]["content"]) if content else ""
 
 
 def wins(ctx: Context, texts: Sequence[Rollout], good: Tensor) -> Tensor:
