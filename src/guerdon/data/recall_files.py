@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from guerdon.core.rng import Key
 from guerdon.data import recall, records
+from guerdon.data.record_files import write_rows
 from guerdon.errors import UserError, nearest
 from guerdon.types import Prompt, Rollout
 
@@ -47,7 +47,7 @@ def write_ruler(path: str | Path, items: Iterable[recall.Item]) -> int:
         }
         for i, item in enumerate(items)
     ]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, rows)
     return len(rows)
 
 

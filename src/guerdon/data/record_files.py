@@ -1,11 +1,11 @@
-"""One reader a file type: each yields (row, number), numbers from 1 (lines for text, rows for tables)."""
+"""One reader a file type: each yields (row, number), numbers from 1 (lines for text, rows for tables). `write_rows` writes JSON lines."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -154,6 +154,11 @@ def arrow(path: Path) -> Iterator[tuple[Any, int]]:
                     yield row, number
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Arrow file: {_first_line(error)}", hint="is the file complete?") from None
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from guerdon.core import strength
+from guerdon.data.record_files import write_rows
 from guerdon.data.transforms import swapped
 from guerdon.types import Preference
 
@@ -50,4 +50,4 @@ def write_strengths(path: Path, items: Sequence[Preference], votes: Tensor) -> N
     places = [strength.STRATA[place] for place in strength.strata(mean).tolist()]
     columns = zip(items, mean.tolist(), spread.tolist(), places, strict=True)
     rows = ({"id": p.prompt.id, "strength_mean": m, "strength_std": s, "stratum": place} for p, m, s, place in columns)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, rows)

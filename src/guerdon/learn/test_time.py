@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from guerdon.core.rng import Key
 from guerdon.data.buffer import Buffer
+from guerdon.data.record_files import write_rows
 from guerdon.learn import clock
 from guerdon.learn.learner import Learner
 from guerdon.policies.codec import completion_text
@@ -48,4 +48,4 @@ class Answers(Buffer):
         policy.save(folder)
         rows = [{"id": r.prompt.id, "answer": r.content, "gold": r.prompt.meta["gold"]} for r in self.items]
         if rows:
-            (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            write_rows(folder / "answers.jsonl", rows)

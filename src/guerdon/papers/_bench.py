@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from guerdon.config import Checked, knob, run_of
 from guerdon.core.rng import Key
+from guerdon.data.record_files import write_rows
 from guerdon.evaluate import tables
 from guerdon.evaluate.bench_judge import Best, Majority, Rating
 from guerdon.evaluate.rewardbench import Item, Results, items_of
@@ -70,6 +70,6 @@ def bench(cfg: Judged, items: Sequence[Preference], reward: Reward, sums: Callab
         subsets = {name: {"score": found.subsets[name], "rows": found.rows[name]} for name in found.subsets}
         tables.write(folder, found.table(), title=title, notes=" ".join(found.notes), subsets=subsets, missing=found.missing)
         rows = ({"id": i.id, "subset": i.subset, "correct": i.correct, "scores": [*map(tables.known, i.scores)]} for i in scored)
-        (folder / SCORES).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_rows(folder / SCORES, rows)
 
     return Recipe({"scores": kept}, step, steps, final=final)

@@ -11,15 +11,15 @@ is GRPO's default here, as it was that of the library there. Their rates: lr 1e-
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from guerdon.config import Checked, Optim, Sampling, knob
 from guerdon.core.rng import Key
 from guerdon.data.difficulty import Which, by_difficulty
+from guerdon.data.record_files import write_rows
 from guerdon.errors import UserError
 from guerdon.learn.chain import chain
 from guerdon.learn.kept import Kept
@@ -95,8 +95,7 @@ def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward
     def final(folder: Path) -> None:
         policy.save(folder)
         rows = [{"id": found["ids"][i], "score": found["scores"][i]} for i in found["places"]]
-        (folder / "chosen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_rows(folder / "chosen.jsonl", rows)
 
-    grpo_cfg = grpo.Config(**{f.name: getattr(cfg, f.name) for f in fields(grpo.Config)})
-    train = grpo_cfg.build(policy, Chosen(prompts, found, size), paid, key)
+    train = cfg.build(policy, Chosen(prompts, found, size), paid, key)
     return replace(chain(pool=Recipe({"found": found}, choose, 1), train=train), final=final)
