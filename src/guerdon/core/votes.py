@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from guerdon.core.stats import majority_vote
+
 
 def majority(answers: Sequence[str]) -> str:
     """The answer given most often; of those given equally often the one seen first. "" (no label) when nobody answered.
@@ -12,11 +14,7 @@ def majority(answers: Sequence[str]) -> str:
     answers: one string a voter, "" for none: it has no vote. Compared as they are, character by character.
     Source: Zhang et al. 2025 (Co-Reward), arXiv 2508.00410.
     """
-    votes: dict[str, int] = {}
-    for answer in answers:
-        if answer:
-            votes[answer] = votes.get(answer, 0) + 1
-    return max(votes, key=lambda answer: votes[answer], default="")  # of equals `max` keeps the first, in the order of insertion
+    return majority_vote([answer or None for answer in answers]) or ""
 
 
 def agreement(answers: Sequence[str], label: str) -> list[float]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from guerdon.core import kl
 from guerdon.core.credit import RunningMean, running_baseline
+from guerdon.core.masked import row_sum
 from guerdon.errors import UserError
 from guerdon.types import Batch
 
@@ -29,7 +30,7 @@ class KlWeight:
     def observe(self, batch: Batch) -> None:
         """Move the weight by what this batch's KL is."""
         if self.target is not None and len(batch):
-            apart = (batch.old_logp - batch.ref_logp).masked_fill(~batch.mask, 0.0).sum(1).mean()
+            apart = row_sum(batch.old_logp - batch.ref_logp, batch.mask).mean()
             self.coef = kl.adapt(self.coef, float(apart), target=self.target, n=len(batch), horizon=self.horizon)
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from guerdon._need import need
+from guerdon.core.stats import distinct_n
 from guerdon.errors import UserError
 from guerdon.rewards.lift import pointwise
 from guerdon.rewards.rules import normalise, references
@@ -113,9 +115,8 @@ def token_f1(text: str, reference: Any) -> float | Score:
 @pointwise
 def repetition(text: str, *, n: int = 3) -> float:
     """A penalty for n-grams of words that repeat: `r = distinct / total - 1`, range (-1, 0]; 0 for fewer than n words."""
-    mine = words(text)
-    grams = [tuple(mine[i : i + n]) for i in range(len(mine) - n + 1)]
-    return len(set(grams)) / len(grams) - 1 if grams else 0.0
+    share = distinct_n([words(text)], n)
+    return 0.0 if math.isnan(share) else share - 1
 
 
 @pointwise
