@@ -14,6 +14,9 @@ from guerdon.core.masked import row_sum
 from guerdon.learn.verbs import values
 from guerdon.types import Batch, Score
 
+KlGrad = Literal["k2", "k3", "reward"]
+KL_GRAD = "how the KL is followed: a term of the loss, by the unbiased gradient (k2) or GRPO's (k3), or taken off each decision's reward"
+
 
 @dataclass(frozen=True)
 class Settings(Checked):
@@ -23,10 +26,7 @@ class Settings(Checked):
     data: str = knob("human-ratings:movie", "prompts: a file, a folder, a hub name, or a named source")
     reward: tuple[str, ...] = knob(("vader",), "rewards: names, file.py:function, or reward-model folders, each with an optional =weight")
     beta: float = knob(0.0, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
-    kl_grad: Literal["k2", "k3", "reward"] = knob(
-        "k2",
-        "how the KL is followed: a term of the loss, by the unbiased gradient (k2) or GRPO's (k3), or taken off each decision's reward",
-    )
+    kl_grad: KlGrad = knob("k2", KL_GRAD)
     show_kl: bool = knob(False, "with beta 0: keep a reference all the same, to log how far the policy moves")
     batch: int = knob(16, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
     steps: int = knob(40, "steps of sampling and learning", unit="steps", at_least=1)

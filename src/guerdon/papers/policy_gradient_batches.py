@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from guerdon.learn.verbs import Credit
 from guerdon.types import Batch, Paper, Policy, Score
 
 from ._policy_gradient_reused import Clipped
+from ._policy_gradient_settings import KL_GRAD, KlGrad
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ class ReinforcePP(Clipped):
         full_size="guerdon run reinforce_pp --model Qwen/Qwen3-8B --data my-prompts --reward my-reward-model --n 1 --batch 1024 --lr 5e-7",
     )
     beta: float = knob(0.01, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
-    kl_grad: Literal["k2", "k3", "reward"] = knob(
-        "reward", "how the KL is followed: taken off each decision's reward, or a term of the loss"
-    )
+    kl_grad: KlGrad = knob("reward", KL_GRAD)
 
     def credited(self, policy: Policy) -> Credit:
         def advantages(scores: Sequence[Score], batch: Batch) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from guerdon.types import Batch, Outputs, Paper, Policy, Score, Term
 
 from ._policy_gradient_critic import ActorCritic, Gae
 from ._policy_gradient_reused import Clipped, ClippedApart
+from ._policy_gradient_settings import KL_GRAD, KlGrad
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class PPO(ActorCritic, Clipped):
         "--lr 1e-6 --beta 0.05",
     )
     beta: float = knob(0.01, "weight of the KL to the starting policy; 0: no leash and no reference", at_least=0)
-    kl_grad: Literal["k2", "k3", "reward"] = knob(
-        "reward", "how the KL is followed: taken off each decision's reward, or a term of the loss"
-    )
+    kl_grad: KlGrad = knob("reward", KL_GRAD)
     batch: int = knob(64, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
     sampling: Sampling = Sampling(n=1, max_new=28)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from guerdon.types import Batch, Paper, Policy, Prompt, Recipe, Reward, Score
 
 from ._policy_gradient import OnPolicy
 from ._policy_gradient_reused import Clipped
+from ._policy_gradient_settings import KL_GRAD, KlGrad
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class ReMax(OnPolicy):
         uses=("prompts", "reward", "rewards.greedy.BesideGreedy", "core.credit.remax", "core.surrogate.reinforce"),
         full_size="guerdon run remax --model my-sft-model --data my-prompts --reward my-reward-model --batch 512 --lr 1e-6 --beta 0.05",
     )
-    kl_grad: Literal["k2", "k3", "reward"] = knob(
-        "reward", "how the KL is followed: taken off each decision's reward, or a term of the loss"
-    )
+    kl_grad: KlGrad = knob("reward", KL_GRAD)
     batch: int = knob(64, "prompts a step, each answered `sampling.n` times", unit="prompts", at_least=1)
     sampling: Sampling = Sampling(n=1, max_new=28)
 

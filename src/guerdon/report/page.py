@@ -12,6 +12,7 @@ import jinja2
 
 from guerdon.evaluate.doctor import examine
 from guerdon.evaluate.journal import Journal
+from guerdon.learn.trackers import flat
 from guerdon.report import Table, plots
 from guerdon.report.read import RunData, read_all
 from guerdon.report.shade import early_late
@@ -125,16 +126,6 @@ def compare(each: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], boo
     keys = list(dict.fromkeys(key for one in each for key in one))
     rows = [(key, values := [text(one.get(key, "-")) for one in each], len(set(values)) > 1) for key in keys]
     return sorted(rows, key=lambda row: not row[2])
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            out.update(flat(value, f"{prefix}{key}."))
-        else:
-            out[f"{prefix}{key}"] = value
-    return out
 
 
 def text(value: Any) -> str:
