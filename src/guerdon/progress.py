@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from guerdon.assemble import Prepared
     from guerdon.learn.run import Summary
 
-SHOWN = ("reward", "rewards/accuracies", "loss", "kl", "entropy", "completions/mean_length")
+SHOWN = ("reward", "rewards/accuracies", "accuracy", "loss", "kl", "entropy", "completions/mean_length")
 
 
 class Bar:
