@@ -32,9 +32,8 @@ def estimate(adv, action):
     return groups.mean(0), groups.std(0) / GROUPS**0.5
 
 
-def within(found, error, true, errors=3.5):
-    # Four entries of each of some twenty estimates: one in 2,000 lies outside 3.5 standard errors.
-    assert ((found - true).abs() < errors * error).all(), (found, true, error)
+def within(found, error, true):
+    assert ((found - true).abs() < 3 * error).all(), (found, true, error)
 
 
 def test_unbiased():
