@@ -10,6 +10,7 @@ from guerdon.core.masked import row_mean, row_sum
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.papers._policy_gradient_critic import Gae
+from guerdon.rewards.given import ReferenceProbability
 from guerdon.testing import ToyPolicy, ToyReward, check_recipe, toy_prompts
 from guerdon.types import Score
 
@@ -66,6 +67,17 @@ def test_votes_make_groups_agree():
     assert mean(seen[-5:]) > seen[0]["reward"] + 0.15
     _, policy = learnt("empo", 3, reward=first_letter, low=8.0, high=9.0)  # no group is as undecided as that
     torch.testing.assert_close(weights(policy), weights(ToyPolicy()), rtol=0, atol=0)
+
+
+def test_empo_follows_the_share_where_a_group_is_neither_settled_nor_hopeless():
+    found, batch, policy = moved("empo", reward=first_letter, low=0.9, high=1.3)
+    begins = batch.inputs["actions"][:, 0].view(4, 8)
+    alike = (begins[:, :, None] == begins[:, None]).double().mean(2)
+    entropy = -alike.log().mean(1)  # of the shares of distinct answers: each stands there as often as it was given
+    kept = (entropy >= 0.9) & (entropy <= 1.3)
+    assert 0 < kept.sum() < 4, entropy
+    adv = (alike - alike.mean(1, keepdim=True)) / (alike.std(1, keepdim=True) + 1e-6)
+    same(found, by_hand(policy, batch, answerwise((adv * kept[:, None]).flatten(), batch)))
 
 
 def weights(policy):
@@ -194,11 +206,31 @@ def test_verifree_follows_the_chance_of_the_reference():
     same(found, by_hand(policy, batch, objective))
 
 
+def answerwise(adv, batch):
+    """`mean_i A_i mean_t logp`, climbed: the gradient of GRPO's surrogate at the start."""
+    return lambda o: (adv * row_mean(o.logp, batch.mask)).mean()
+
+
 def test_ttrl_learns_from_a_part_of_those_who_vote():
-    _, batch, _ = moved("ttrl", learn=3, sampling=Sampling(n=8, max_new=6))
+    found, batch, policy = moved("ttrl", learn=3, sampling=Sampling(n=8, max_new=6))
     assert len(batch) == 4 * 3
+    same(found, by_hand(policy, batch, answerwise(credit.grpo(share(batch), batch.group), batch)))
     with pytest.raises(UserError, match="learn 9 of n 8"):
         made("ttrl", learn=9)
+
+
+def test_rlpr_follows_what_the_reasoning_adds_to_the_reference(monkeypatch):
+    judged, judge = [], ReferenceProbability.__call__
+
+    def seen(self, rollouts, /):
+        judged.extend(found := judge(self, rollouts))
+        return found
+
+    monkeypatch.setattr(ReferenceProbability, "__call__", seen)
+    found, batch, policy = moved("rlpr", least=0.0)
+    reward = torch.tensor([score.value for score in judged])
+    assert reward.unique().numel() > 4
+    same(found, by_hand(policy, batch, answerwise(credit.grpo(reward, batch.group), batch)))
 
 
 def test_rlpr_leaves_out_prompts_that_say_little():
@@ -246,6 +278,25 @@ def test_vapos_critic_learns_alone_first():
     recipe.step(3)
     assert not torch.equal(policy.logits, logits)
     check_recipe(lambda: made("vapo", 3, gae=Gae(lam=None, critic_lam=1.0, warmup=1))[0], steps=4)
+
+
+def test_vapo_follows_a_decay_by_length_its_critic_and_what_was_right():
+    found, batch, policy = moved("vapo", gae=Gae(lam=None, alpha=0.4, critic_lam=1.0), nll=0.3)
+    value = policy.value.detach()[batch.inputs["context"], : batch.mask.shape[1]]
+    last = batch.mask & (batch.mask.flip(1).cumsum(1).flip(1) == 1)
+    length = batch.mask.sum(1)
+    adv, _ = credit.gae(last * share(batch)[:, None], value, batch.mask, lam=(1 - 1 / (0.4 * length)).clamp(min=0))
+    target = share(batch)[:, None].expand_as(value)  # the whole return
+    spread = adv[batch.mask]
+    white = (adv - spread.mean()) / (spread.var() + 1e-8).sqrt()
+    right = batch.mask & (share(batch) > 0)[:, None]
+    assert 0 < right.sum() < batch.mask.sum()
+
+    def objective(o):
+        critic = 0.5 * (torch.where(batch.mask, o.value - target, 0.0) ** 2).sum() / batch.mask.sum()
+        return tokens(white, batch)(o) - 0.1 * critic + 0.3 * torch.where(right, o.logp, 0.0).sum() / right.sum()
+
+    same(found, by_hand(policy, batch, objective))
 
 
 def test_vapo_imitates_what_was_right():
