@@ -298,6 +298,24 @@ def test_config_json_of_a_run_is_a_config_file(method, capsys):
     assert len(Path("c/metrics.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_base_model_without_a_template_runs_and_stops_where_it_is_told(tmp_path, monkeypatch, capsys):
+    from guerdon.testing.models import small_model, small_tokenizer
+
+    monkeypatch.chdir(tmp_path)
+    small_model(tmp_path / "base", "gemma3_text", tokenizer=small_tokenizer(template=None, bos=True))
+    rows = [{"prompt": [{"role": "user", "content": f"What is {i} plus 30?"}]} for i in range(4)]
+    Path("asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("judge.py").write_text("def short(completions, **_):\n    return [-float(len(c)) for c in completions]\n")
+    argv = ("rloo", "--model", "base", "--data", "asked.jsonl", "--reward", "judge.py:short", "--batch", "2", "--n", "4", "--max-new", "8")
+    code, _, err = run("run", *argv, "--steps", "2", "--stop", "\n", "--stop", ",", "--out", "o", capsys=capsys)
+    assert code == 0, err
+    facts = json.loads(Path("o/manifest.json").read_text())["facts"]
+    assert "What is 0 plus 30?" in facts["first"]
+    assert json.loads(Path("o/final/guerdon.json").read_text())["stop_tokens"] == ["<|end|>", "\u010a", ","]
+    texts = [json.loads(line)["text"] for line in Path("o/samples.jsonl").read_text().splitlines()]
+    assert texts and not any("\n" in text or "," in text for text in texts)
+
+
 def test_runs_go_to_new_folders_by_default(method, capsys):
     for _ in range(2):
         assert run("run", method, "--steps", "1", capsys=capsys)[0] == 0

@@ -84,6 +84,7 @@ class Sampling(Checked):
     temperature: float = knob(1.0, "1: the model's own distribution; lower: greedier", above=0)
     top_p: float = knob(1.0, "smallest set of tokens with this probability; 1: all", above=0, at_most=1)
     top_k: int = knob(0, "this many most likely tokens; 0: all", unit="tokens", at_least=0)
+    stop: tuple[str, ...] = knob((), "token that ends a response, beside the model's own; repeat the flag to add several")
 
 
 @dataclass(frozen=True)

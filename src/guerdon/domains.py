@@ -120,7 +120,7 @@ def causal(cfg: Any, key: Any, **more: Any) -> Any:
     from guerdon.policies.text import TextPolicy
 
     sampling = getattr(cfg, "sampling", None)
-    drawn = ("temperature", "top_p", "top_k", "max_new") if isinstance(sampling, Sampling) else ()
+    drawn = ("temperature", "top_p", "top_k", "max_new", "stop") if isinstance(sampling, Sampling) else ()
     options = {name: getattr(sampling, name) for name in drawn}
     options |= {name: getattr(cfg, name) for name in ("max_length", "layout", "chat_template", "raw", "critic") if hasattr(cfg, name)}
     return TextPolicy.load(cfg.model, **lora(cfg, key), **place(cfg), **options, **more)

@@ -36,7 +36,7 @@ COMMON: Mapping[str, tuple[str, str]] = {
     "stability": ("rollouts of another distribution than the one that learns, and what keeps the entropy up", ""),
     "beta": ("strength of the leash to the reference", ""),
 }
-WHOLE = {"reward"}  # values of these tuples may hold commas, so a flag adds one item and is repeated for more
+WHOLE = {"reward", "stop"}  # values of these tuples may hold commas and line breaks, so a flag adds one item and is repeated for more
 
 
 # ---------------------------------------------------------------- reading a dataclass

@@ -41,11 +41,12 @@ def test_chat_prompt_and_completion_make_the_whole_conversation():
     assert codec.completion_ids(rollout.with_(content=[{"role": "assistant", "content": "Very kind."}])) == codec.completion_ids(rollout)
 
 
-def test_a_string_prompt_is_a_user_message_only_where_there_is_a_template():
+def test_a_string_prompt_and_a_single_user_message_are_the_same():
     text = Prompt("p", "The food?")
     assert Codec(small_tokenizer()).render(text) == Codec(small_tokenizer()).render(CHAT)
     for codec in (Codec(small_tokenizer(), raw=True), Codec(small_tokenizer(template=None))):
-        assert codec.render(text) == "The food?"
+        assert codec.render(text) == codec.render(CHAT) == "The food?"
+        assert codec.prompt_ids(text) == codec.prompt_ids(CHAT)
         stop = codec.tokenizer.eos_token_id
         plain = codec.tokenizer(" great").input_ids
         assert codec.completion_ids(Rollout(text, " great")) == [*plain, stop]
@@ -83,9 +84,17 @@ def test_empty_prompt():
         Codec(small_tokenizer(template=None)).prompt_ids(Prompt("p", ""))
 
 
-def test_messages_without_a_template():
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"role": "system", "content": "Be kind."}, *CHAT.content],
+        [{"role": "assistant", "content": "x"}],
+        [{**CHAT.content[0], "content": []}],
+    ],
+)
+def test_messages_without_a_template(content):
     with pytest.raises(UserError, match=r"has no chat template\nhint: .*chat_template="):
-        Codec(small_tokenizer(template=None)).prompt_ids(CHAT)
+        Codec(small_tokenizer(template=None)).prompt_ids(Prompt("p", content))
 
 
 @pytest.mark.parametrize("content", [3, [], [{"text": "x"}], None])

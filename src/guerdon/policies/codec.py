@@ -50,9 +50,9 @@ class Memo:
 class Codec:
     """How prompts and completions of a data set become the ids that the policy would have seen and sampled.
 
-    A chat prompt is rendered by the tokenizer's chat template with its generation prompt. A string prompt is one user message when
-    there is a template, and raw text when there is none or `raw` is set. Prompt and completion are tokenised apart, because that is
-    what sampling does: a joint encoding may merge tokens across the border.
+    A chat prompt is rendered by the tokenizer's chat template with its generation prompt. A string prompt and a single user message are
+    the same: a message when there is a template, and raw text when there is none or `raw` is set. Prompt and completion are tokenised
+    apart, because that is what sampling does: a joint encoding may merge tokens across the border.
 
     stop: ids that end a completion; the first one closes an offline completion that the template does not close.
     acts: False for a reader of text (a reward model), which needs no stop token.
@@ -90,12 +90,13 @@ class Codec:
         if self.chat:
             render = lambda: self._template(self.messages(prompt), prompt.id, add_generation_prompt=True)
             return self.memo.text(("prompt", prompt.content), render)
-        if not isinstance(prompt.content, str):
+        turns = self.messages(prompt)
+        if len(turns) != 1 or turns[0]["role"] != "user" or not isinstance(turns[0]["content"], str):
             raise UserError(
                 f"prompt {prompt.id!r} is {_short(prompt.content)}, and the model has no chat template",
-                hint="give string prompts, or a template with chat_template=",
+                hint="give strings or single user messages as prompts, or a template with chat_template=",
             )
-        return prompt.content
+        return turns[0]["content"]
 
     def render_turn(self, prompt: Prompt, completion: str) -> tuple[str, str]:
         """What the completion is after the rendered prompt, and what the template closes it with.
