@@ -42,6 +42,26 @@ def test_influences(make, tmp_path):
         torch.testing.assert_close(found[rows], expected, rtol=1e-4, atol=1e-5)
         assert found[rows].abs().max() > 1e-3
     assert not found[~batch.mask].any() and not found[11].any()
+    torch.testing.assert_close(influences(policy, batch, right, heard, apart=True), found, rtol=1e-5, atol=1e-6)
+
+
+class Counted(ToyPolicy):
+    """Counts its passes and their rows."""
+
+    def forward(self, batch, need=frozenset({"logp"})):
+        self.passes = [*getattr(self, "passes", []), len(batch)]
+        return super().forward(batch, need)
+
+
+def test_one_pass_reads_every_group_that_has_something_to_compare():
+    policy = Counted(spread=1.0)
+    batch, heard = policy.collate(policy.sample(toy_prompts(3), 4, Key(0))), torch.ones(12, dtype=torch.bool)
+    right = torch.tensor([1, 0, 1, 0, 1, 1, 1, 1, 0, 0, 1, 0]).bool()
+    policy.passes = []
+    influences(policy, batch, right, heard)
+    influences(policy, batch, right, heard, apart=True)
+    influences(policy, batch, heard, heard)  # all right: nothing to read
+    assert policy.passes == [8, 4, 4]
 
 
 def test_the_policy_is_only_read(tmp_path):
