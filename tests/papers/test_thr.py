@@ -12,8 +12,8 @@ from guerdon.core import credit
 from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.learn.influence import influences
-from guerdon.papers import grpo
-from guerdon.papers.policy_gradient_tokens import THR, Weighing
+from guerdon.papers import grpo, thr
+from guerdon.papers.thr import Weighing
 from guerdon.testing import ToyPolicy, check_recipe, toy_prompts
 from guerdon.types import Batch, Score
 
@@ -23,7 +23,7 @@ def begins(rollouts: Any) -> list[Score]:
     return [Score.abstain("d") if r.content[:1] == "d" else Score.whole(r, float(r.content[:1] == "a")) for r in rollouts]
 
 
-def built(policy: ToyPolicy, method: Any = THR, **changes: Any) -> Any:
+def built(policy: ToyPolicy, method: Any = thr.Config, **changes: Any) -> Any:
     usual: dict[str, Any] = dict(batch=4, steps=4, sampling=Sampling(n=6), optim=Optim(lr=0.05))
     return method(**{**usual, **changes}).build(policy, toy_prompts(), begins, Key(0))
 
@@ -58,7 +58,7 @@ def credited(**changes: Any) -> tuple[Batch, torch.Tensor, torch.Tensor, torch.T
     reward = torch.tensor([s.value for s in scores])
     plain = credit.broadcast(credit.grpo(reward, batch.group), batch.mask)
     s = influences(policy, batch, reward > 0.5, ~reward.isnan())
-    made: Any = THR(**weighing(**changes)).credited(policy)(scores, batch)
+    made: Any = thr.Config(**weighing(**changes)).credited(policy)(scores, batch)
     return made, plain, s, reward > 0.5
 
 
@@ -70,6 +70,27 @@ def test_weights_follow_the_sign(p):
     torch.testing.assert_close(batch.extra["thr"], torch.where(right[:, None], s, -s))
     moved = plain != 0
     assert (batch.adv[moved].abs() > plain[moved].abs()).any() and (batch.adv[moved].abs() < plain[moved].abs()).any()
+
+
+@pytest.mark.parametrize("p", [0.2, 0.0, -0.2])
+def test_a_word_that_right_and_wrong_answers_share(p):
+    """Its advantages cancel in GRPO; p > 0 lets it grow all the same, p < 0 holds it back."""
+    policy = ToyPolicy(spread=0.6)
+    rollouts = [r for r in policy.sample(toy_prompts(1), 200, Key(1)) if r.content[:1] == "a" and len(r) > 1]
+    scores = [Score.whole(r, float(r.content[1:2] == "b")) for r in rollouts]
+    made: Any = thr.Config(**weighing(p=p, threshold="value", tau=0.0)).credited(policy)(scores, policy.collate(rollouts))
+    right, shared = torch.tensor([s.value for s in scores]) > 0, made.adv[:, 0]
+    assert right.any() and not right.all()
+    torch.testing.assert_close(shared.sum(), 2 * p * shared[right].sum() / (1 + p), atol=1e-4, rtol=1e-5)
+
+
+def test_passes_in_pieces_change_nothing():
+    whole, pieces = ToyPolicy(spread=0.3), ToyPolicy(spread=0.3)
+    for policy, micro in ((whole, None), (pieces, 5)):
+        recipe = built(policy, optim=Optim(lr=0.05, micro_units=micro))
+        for t in range(3):
+            recipe.step(t)
+    torch.testing.assert_close(weights(whole), weights(pieces))
 
 
 def test_a_threshold_silences_the_rest():

@@ -1,4 +1,16 @@
-"""Policy gradients that weigh tokens one by one: not all of an answer deserves its advantage."""
+"""Token hidden rewards: GRPO whose tokens count by what learning them does to the right answers.
+
+Problem: all tokens of an answer share one advantage; a wrong answer, too, holds tokens that the right ones need.
+Idea: to first order, learning one token moves the likelihood of the right answers by its influence `s`, the sum over their tokens of
+`<g, g'> <h, h'>` (prediction errors and hidden states). `THR = s` in right answers, `-s` in wrong ones. Keep the tokens whose THR is large,
+weigh their advantage by `1 + sign(THR) p`: p > 0 exploits, p < 0 explores, p = 0 learns from the dominant tokens alone.
+`--variant nthr` is its predecessor (arXiv 2505.18830): only tokens of wrong answers that the right ones need are unlearnt less.
+Left out: positive factors of the two classes in THR, which change no sign. No code of THR is known: the form of the weight and the
+threshold are reconstructed. Where it was tried (`claims.thr`), p < 0 explored with all tokens (`--threshold value --tau 0`); with NTHR's
+threshold, which drops what the policy is sure of, p > 0 did. That p > 0 makes greedy answers better has not been shown here.
+Options: `--threshold influence` is NTHR's heuristic (tau times the least mean influence of a right answer), `value` is tau itself, `share`
+keeps that share of a group's tokens. `--ratio sequence` is GSPO's, token by token; its `--eps` is some 4e-4.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +24,25 @@ from torch import Tensor
 
 from guerdon.config import Checked, knob
 from guerdon.core import credit, hidden_reward, trust_region
+from guerdon.core.rng import Key
 from guerdon.errors import UserError
 from guerdon.learn.influence import influences, mixed_groups
 from guerdon.learn.verbs import Credit, values, with_adv
-from guerdon.types import Batch, Outputs, Paper, Policy, Score, Term
+from guerdon.types import Batch, Outputs, Paper, Policy, Prompt, Recipe, Reward, Score, Term
 
 from ._policy_gradient_reused import Clipped
+
+PAPER = Paper(
+    title="Token Hidden Reward: Steering Exploration-Exploitation in Group Relative Deep Reinforcement Learning",
+    arxiv="2510.03669",
+    year=2025,
+    family="policy gradient",
+    idea="Weigh each token's advantage by what learning it does to the likelihood of the group's right answers",
+    uses=("prompts", "reward", "core.credit.grpo", "core.hidden_reward.weights", "learn.influence", "core.surrogate.ppo_clip"),
+    claim="Without a threshold, p < 0 keeps more ways to answer than GRPO does: pass@16 on held-out questions ends higher",
+    full_size="guerdon run thr --p -0.1 --model Qwen/Qwen2.5-Math-7B --data reasoning-gym:gsm_symbolic --reward reasoning_gym "
+    "--lr 1e-6 --max-new 3072 --batch 128",
+)
 
 
 @dataclass(frozen=True)
@@ -50,40 +75,17 @@ class Weighing(Checked):
 
 
 @dataclass(frozen=True)
-class THR(Clipped):
-    """Token hidden rewards: GRPO whose tokens count by what learning them does to the right answers.
-
-    Problem: all tokens of an answer share one advantage; a wrong answer, too, holds tokens that the right ones need.
-    Idea: to first order, learning one token moves the likelihood of the right answers by its influence `s`, the sum over their tokens of
-    `<g, g'> <h, h'>` (prediction errors and hidden states). `THR = s` in right answers, `-s` in wrong ones. Keep the tokens whose THR is
-    large, weigh their advantage by `1 + sign(THR) p`: p > 0 exploits, p < 0 explores, p = 0 learns from the dominant tokens alone.
-    `--variant nthr` is its predecessor (arXiv 2505.18830): only tokens of wrong answers that the right ones need are unlearnt less.
-    Left out: positive factors of the two classes in THR, which change no sign. No code of THR is known: the form of the weight and the
-    threshold are reconstructed. No claim: that p < 0 explores and p > 0 exploits has not been shown here. On the one seed that was tried (a
-    little language with four ways to answer) pass@16 was .50 by GRPO, .49 with p = -0.2 and .49 with 0.2; greedy .20, .21 and .22.
-    Options: `--threshold influence` is NTHR's heuristic (tau times the least mean influence of a right answer), `value` is tau itself,
-    `share` keeps that share of a group's tokens. `--ratio sequence` is GSPO's, token by token; its `--eps` is some 4e-4.
-    """
-
-    NAME = "thr"
-    PAPER = Paper(
-        title="Token Hidden Reward: Steering Exploration-Exploitation in Group Relative Deep Reinforcement Learning",
-        arxiv="2510.03669",
-        year=2025,
-        family="policy gradient",
-        idea="Weigh each token's advantage by what learning it does to the likelihood of the group's right answers",
-        uses=("prompts", "reward", "core.credit.grpo", "core.hidden_reward.weights", "learn.influence", "core.surrogate.ppo_clip"),
-        full_size="guerdon run thr --p -0.1 --model Qwen/Qwen2.5-Math-7B --data reasoning-gym:gsm_symbolic --reward reasoning_gym "
-        "--lr 1e-6 --max-new 3072 --batch 128",
-    )
+class Config(Clipped):
     hidden: Weighing = Weighing()
     ratio: Literal["token", "sequence"] = knob("token", "whose ratio is clipped: each token's, or the answer's")
 
     def credited(self, policy: Policy) -> Credit:
+        small = bool(self.optim.micro_units or self.optim.micro_tokens)  # who learns in pieces has no room for all states at once
+
         def advantages(scores: Sequence[Score], batch: Batch) -> Batch:
             reward = values(scores).to(batch.mask.device)
             right, heard = reward > self.hidden.right, ~reward.isnan()
-            s = influences(policy, batch, right, heard)
+            s = influences(policy, batch, right, heard, apart=small)
             weight, thr, mask = torch.ones_like(s), torch.zeros_like(s), batch.mask & heard[:, None]
             for rows in mixed_groups(right, mask.any(1), batch.group):
                 weight[rows], thr[rows] = self.hidden.weights(s[rows], right[rows], mask[rows])
@@ -105,3 +107,7 @@ class THR(Clipped):
             return seen | {"thr/kept": b.extra["weight"] > 0, "thr/positive": b.extra["thr"] > 0, "thr/weight": b.extra["weight"]}
 
         return dataclasses.replace(made, loss=loss, watch=watch)
+
+
+def build(cfg: Config, policy: Policy, prompts: Sequence[Prompt], reward: Reward, key: Key) -> Recipe:
+    return cfg.build(policy, prompts, reward, key)
