@@ -1,14 +1,25 @@
 """Brackets that close in order: does a reward that nobody was asked for pick better sentences than fine-tuning writes?
 
-The start writes sequences of four pairs of brackets of three kinds, and learnt from a teacher who closes one in three with a wrong kind.
-Fine-tuning is on 200 flawless demonstrations. The reward model is contrasted from samples of the two policies on the demonstrations'
-prompts, after over before; nobody judged them.
+The start writes sequences of three pairs of brackets of three kinds, and learnt from a teacher who closes one in three with a wrong kind.
+Fine-tuning is on 200 flawless demonstrations. Four reward models are contrasted from samples of the two policies on the demonstrations'
+prompts, after over before, each from samples of its own; nobody judged them. The reward is their mean less their deviation (the survey's
+pessimism, k = 1). Both arms are read off 32 answers to each prompt: the share of good ones, and the expected best of 16.
 
-Exploration, seeds 10, 11, 12: .16 .16 .12 of the start's answers are sentences, .76 .84 .77 of the fine-tuned policy's, .89 .96 .89 of the
-best of 16 by this reward; among the 16 there is always one. Not shown is that other sources do worse, as the survey expects: a reward
-contrasted from the demonstrations over the start's samples picked .90 .98 .87.
-Confirmation, seeds 0, 1, 2: .76 .83 .87 once and .75 .89 .92 picked; it does not hold (.037 more on average, interval from -.018 to .085).
-Seeds 3, 4, 5: .79 .85 .84 and .83 .99 .88; it holds (.072). The other source picked .82 .97 1.00 and .94 .94 .95, more in five of six.
+A first claim (four pairs of brackets, 40 updates of fine-tuning, one reward model, 120 updates of 64 pairs; one answer against the best
+of 16; margin .055) came out as .815 -> .852 on seeds 0, 1, 2, where it does not hold (.037 more, interval -.018 to .085), and as
+.827 -> .898 on seeds 3, 4, 5, where it does (.072). Looked into on seeds 10, 11, 12, the effect varied for three reasons:
+- With four pairs the start had not learnt which bracket closes after two others (44 % right there on seed 10, 66 % elsewhere, the most
+  that its teacher shows). There fine-tuning erred most (77 %, 98 % elsewhere), and a contrast with such a start says little of it. With
+  three pairs the start knows all of them.
+- Forty updates are 13 passes over the demonstrations. What fine-tuning then learnt by heart is contrasted as well: of its exact
+  log-ratio to the start, which the reward model is to learn, the best of 16 was right in .36 to .42 on seed 10, of .80. Twenty updates.
+- Of one reward model the best of 16 are its errors, and they are other ones in each fit: .79 to .97 on seed 10.
+
+Exploration of this setting, seeds 10, 11, 12: .25 .31 .28 of the start's answers are sentences, .83 .77 .82 of the fine-tuned policy's,
+.88 .88 .93 of the best of 16 by one reward model (mean of the four), .95 .92 .95 by their mean, .99 .97 .96 by the least of them,
+.99 .95 .96 by the bound; among the 16 there is always one. Not shown is that other sources do worse, as the survey expects: one
+reward model contrasted from the demonstrations over the start's samples picked 1.00 .93 .97, four of them by the bound 1.00 1.00 .99.
+Seeds 0 to 5 had been looked at with the first setting; 6, 7, 8 are new.
 """
 
 from __future__ import annotations
@@ -17,23 +28,26 @@ import torch
 
 from guerdon.config import Optim
 from guerdon.core.rng import Key
+from guerdon.core.stats import best_of_n
 from guerdon.learn.imitation import Source, contrast_pairs
 from guerdon.learn.little import copy_of, finish, new_policy, new_scorer, taught
 from guerdon.papers import bradley_terry
+from guerdon.policies.heads import Scorer
 from guerdon.policies.text import TextPolicy
-from guerdon.rewards.model import ScalarModelReward
+from guerdon.rewards.ensemble import Ensemble, Joined
 from guerdon.types import Claim, Prompt, Rollout, Trial
 
-PAIRS, MAX_NEW = 4, 10
-SLOPPY, SFT, SAMPLES, REWARD_STEPS, BEST_OF = 0.35, 40, 4, 120, 16
+PAIRS, MAX_NEW = 3, 8
+SLOPPY, SFT, SAMPLES, MEMBERS, REWARD_STEPS = 0.35, 20, 4, 4, 120
+TESTS, DRAWN, BEST_OF = 80, 32, 16
 
 CLAIM = Claim(
-    method="best of 16 by a reward model contrasted from the fine-tuned and the starting policy's samples",
-    baseline="one sample of the fine-tuned policy",
-    metric="share of held-out prompts whose answer is a sentence of the grammar",
+    method="best of 16 by the lower confidence bound of 4 reward models contrasted from the fine-tuned and the starting policy's samples",
+    baseline="the fine-tuned policy's samples",
+    metric="share of answers to held-out prompts that are sentences of the grammar",
     direction="up",
-    margin=0.055,
-    setting=f"84,000-weight Llamas; {SFT} updates of fine-tuning; 800 pairs, {REWARD_STEPS} updates of the reward model",
+    margin=0.07,
+    setting=f"84,000-weight Llamas; {SFT} updates of fine-tuning; 800 pairs and {REWARD_STEPS} updates for each reward model",
 )
 OPEN, CLOSE = tuple(f"({i}" for i in range(3)), tuple(f"{i})" for i in range(3))
 STARTS = tuple(f"p{i}" for i in range(24))
@@ -41,7 +55,7 @@ WORDS = (*STARTS, *OPEN, *CLOSE)
 
 
 def sentence(key: Key, sloppy: float) -> str:
-    """Brackets of three kinds that close in order, four pairs; each closing one is of a wrong kind with this chance."""
+    """Three pairs of brackets of three kinds that close in order; each closing one is of a wrong kind with this chance."""
     draw = torch.rand(40, generator=key.generator()).tolist()
     stack: list[int] = []
     out: list[str] = []
@@ -59,7 +73,7 @@ def sentence(key: Key, sloppy: float) -> str:
 
 
 def valid(rollout: Rollout) -> float:
-    """1 where all brackets close in order, four pairs, and then the end."""
+    """1 where all brackets close in order, three pairs, and then the end."""
     stack: list[str] = []
     words = rollout.content.split()
     for word in words:
@@ -83,19 +97,13 @@ def lessons(key: Key, n: int, sloppy: float) -> list[Rollout]:
     return [Rollout(asked(key.fold(i), False), sentence(key.fold("sentence", i), sloppy)) for i in range(n)]
 
 
-def contrasted(source: Source, demos: list[Rollout], start: TextPolicy, tuned: TextPolicy, seed: int, key: Key) -> ScalarModelReward:
+def contrasted(source: Source, demos: list[Rollout], start: TextPolicy, tuned: TextPolicy, seed: int, key: Key) -> Scorer:
     """A reward model on pairs from these sources, some for each demonstration's prompt."""
     scorer = new_scorer(start, seed)
     pairs = [p for i in range(SAMPLES) for p in contrast_pairs(source, demos, start, tuned, key.fold("contrast", i))]
-    cfg = bradley_terry.Config(batch=64, steps=REWARD_STEPS, optim=Optim(lr=2e-3, warmup=10, decay="linear"))
+    cfg = bradley_terry.Config(batch=32, steps=REWARD_STEPS, optim=Optim(lr=2e-3, warmup=10, decay="linear"))
     finish(bradley_terry.build(cfg, scorer, pairs, key))
-    return ScalarModelReward(scorer)
-
-
-def picked(answers: list[Rollout], reward: ScalarModelReward) -> list[Rollout]:
-    """Of each prompt's answers the one that the reward likes best."""
-    value = [s.value for s in reward(answers)]
-    return [answers[max(range(i, i + BEST_OF), key=lambda k: value[k])] for i in range(0, len(answers), BEST_OF)]
+    return scorer
 
 
 def trial(seed: int) -> Trial:
@@ -103,11 +111,26 @@ def trial(seed: int) -> Trial:
     start = taught(new_policy(WORDS, seed, max_new=MAX_NEW), lessons(key.fold("start"), 3000, SLOPPY), key, updates=300)
     demos = lessons(key.fold("demos"), 200, 0.0)
     tuned = taught(copy_of(start), demos, key.fold("sft"), updates=SFT, lr=1e-3)
-    tests = [asked(key.fold("test", i), True) for i in range(200)]
-    answers = tuned.sample(tests, BEST_OF, key.fold("answers"))
-    once, first = [valid(r) for r in answers[::BEST_OF]], [valid(r) for r in start.sample(tests, 1, key.fold("answers"))]
-    sources: tuple[Source, ...] = ("tuned/start", "demos/start")
-    best = {name: [valid(r) for r in picked(answers, contrasted(name, demos, start, tuned, seed, key))] for name in sources}
-    among = [max(valid(r) for r in answers[i : i + BEST_OF]) for i in range(0, len(answers), BEST_OF)]
-    notes = {"start": first, "demos_over_start": best["demos/start"], "possible": among}
-    return Trial(once, best["tuned/start"], {name: sum(x) / len(x) for name, x in notes.items()})
+    tests = [asked(key.fold("test", i), True) for i in range(TESTS)]
+    answers = tuned.sample(tests, DRAWN, key.fold("answers"))
+    good = torch.tensor([valid(r) for r in answers], dtype=torch.float64).view(TESTS, DRAWN)
+
+    def best(score: torch.Tensor) -> list[float]:
+        """Of each prompt's answers the best of 16 by this reward, over all choices of 16."""
+        return [best_of_n(g, s, BEST_OF) for g, s in zip(good, score.view(TESTS, DRAWN), strict=True)]
+
+    members = [contrasted("tuned/start", demos, start, tuned, seed + 1000 * m, key.fold("member", m)) for m in range(MEMBERS)]
+    scale = tuned.sample([d.prompt for d in demos], 1, key.fold("scale"))
+    for member in members:
+        member.normalise(scale)
+    table = Ensemble(members).table(answers)
+    other = contrasted("demos/start", demos, start, tuned, seed, key.fold("other")).score(answers)
+    notes = {
+        "start": [valid(r) for r in start.sample(tests, 4, key.fold("answers"))],
+        "single": [x for row in table for x in best(row)],
+        "mean": best(Joined("mean")(table)),
+        "worst": best(Joined("worst")(table)),
+        "single_demos_over_start": best(other),
+        "possible": best(good.flatten()),
+    }
+    return Trial(good.mean(1).tolist(), best(Joined("lcb", 1.0)(table)), {name: sum(x) / len(x) for name, x in notes.items()})
