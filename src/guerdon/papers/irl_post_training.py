@@ -6,7 +6,8 @@ Idea: the demonstrations say what is rewarded. After fine-tuning, recover a rewa
 `adversarial`: a discriminator between demonstrations and the policy's present answers, which learns as the policy does;
 `dense_path`: token by token, what the second half of fine-tuning made likelier, `log sft - log half-way`; `endogenous`: `log sft` itself.
 Left out: the survey's hindsight relabelling, curricula and bonuses. Pieces for any recipe: `rewards.attention` (credit by attention),
-`core.imitation.shaping`, `reward_ensemble --how lcb` (pessimism); prompts are chosen by `prompt_oirl`.
+`core.imitation.shaping`; prompts are chosen by `prompt_oirl`. The claim shows what pessimism is worth: several contrasts, each on samples
+of its own, joined by `rewards.ensemble` (mean less deviation), for a single one is soon pressed into its errors.
 Options: bounds on log-odds (10) and log-ratios (5), smoothing (.1), and a leash to the fine-tuned policy are house choices; so is the group
 as the baseline of rewards for whole answers, and whitening (`--whiten`) of those for tokens. Half-way is the middle of `sft.steps`.
 """
@@ -44,7 +45,7 @@ PAPER = Paper(
     family="imitation",
     idea="Recover a reward from demonstrations (by contrast, adversarially, or from fine-tuning's own path) and follow it",
     uses=("demos", "core.imitation.discriminator", "core.imitation.imitation_reward", "learn.imitation.contrast_pairs", "rewards.implicit"),
-    claim="A reward contrasted from the fine-tuned and the starting policy's own samples picks better answers than fine-tuning gives",
+    claim="Rewards contrasted from the fine-tuned and the starting policy's own samples pick better answers than fine-tuning gives",
     full_size="guerdon run irl_post_training --model Qwen/Qwen3-1.7B-Base --data my-demonstrations --sft.steps 500 --sft.optim.lr 1e-5 "
     "--reward-steps 200 --reward-optim.lr 1e-5 --lr 5e-7 --batch 64 --max-new 512",
 )
