@@ -12,7 +12,7 @@ from guerdon.config import Optim
 from guerdon.core.rng import Key
 from guerdon.core.stats import Interval
 from guerdon.errors import UserError
-from guerdon.evaluate.audit import Limits, audit, gather, length, optimise
+from guerdon.evaluate.audit import Limits, audit, gather, health, length, optimise
 from guerdon.evaluate.audit.accuracy import accuracy, slices
 from guerdon.evaluate.audit.finding import Finding, grade
 from guerdon.evaluate.audit.form import STYLES
@@ -83,6 +83,22 @@ def test_a_reward_that_fails_is_asked_row_by_row():
     assert answers.values.isnan().tolist() == [False, True, True, False]
     assert "RuntimeError" in answers.notes[1]
     assert answers.notes[2].startswith("wrong: ")
+
+
+def test_unchanged_responses_are_asked_once():
+    asked = []
+
+    @pointwise
+    def shy(text: str) -> float | None:
+        asked.append(text)
+        return None if "bad" in text else 1.0
+
+    ctx = context(shy)
+    texts = [str(r.content) for r in ctx.texts]
+    assert health.failures(ctx).verdict == "sound"
+    found = health.abstention(ctx)
+    assert (found.verdict, found.rows[0].note) == ("broken", "shy returned None")
+    assert sorted(t for t in asked if t in texts) == sorted(texts)
 
 
 def test_a_reward_that_hangs_is_given_up():

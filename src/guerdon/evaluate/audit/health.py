@@ -38,7 +38,7 @@ def latency(ctx: Context) -> Finding:
 
 def failures(ctx: Context) -> Finding:
     """Exceptions, NaN, infinities and hangs: on what people wrote, and on what only a policy writes."""
-    real = ctx.subject.answers(ctx.texts)
+    real = ctx.answers
     odd_rows = [retext(ctx.texts[0], text) for text in ODD.values()]
     odd = ctx.subject.answers(odd_rows, at_once=2)
     rows = [Row(short(ctx.texts[i]), float("nan"), note=real.notes[i]) for i in real.troubles[:3]]
@@ -83,8 +83,7 @@ def abstention(ctx: Context) -> Finding:
     missing = ctx.base.isnan()
     number = wilson_interval(int(missing.sum()), len(missing))
     verdict = grade(number, *ctx.limits.abstained)
-    notes = ctx.subject.answers([ctx.texts[i] for i in missing.nonzero()[:3, 0].tolist()]).notes if bool(missing.any()) else ()
-    rows = tuple(Row(short(ctx.texts[i]), float("nan"), note=n) for i, n in zip(missing.nonzero()[:3, 0].tolist(), notes, strict=True))
+    rows = tuple(Row(short(ctx.texts[i]), float("nan"), note=ctx.answers.notes[i]) for i in missing.nonzero()[:3, 0].tolist())
     why = f"no value for {number.value:.0%} of the responses"
     fix = "look at the reasons: a missing column, a parser that is too strict, or an error that is swallowed"
     return Finding("abstention", verdict, why, number, "share of responses", "abstains" if verdict != "sound" else "", fix, rows)

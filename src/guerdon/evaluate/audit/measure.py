@@ -15,7 +15,7 @@ from guerdon.core.stats import Interval
 from guerdon.evaluate.audit.finding import NAN, Row
 from guerdon.evaluate.audit.limits import Limits
 from guerdon.evaluate.audit.material import Material, Pair
-from guerdon.evaluate.audit.subject import Subject, retext, short
+from guerdon.evaluate.audit.subject import Answers, Subject, retext, short
 from guerdon.rewards.read import text_of
 from guerdon.types import Policy, Reward, Rollout
 
@@ -59,9 +59,14 @@ class Context:
         return [r.with_(group=i % pairs) for i, r in enumerate(rows)] if self.subject.groupwise else rows
 
     @cached_property
+    def answers(self) -> Answers:
+        """Their scores, and why not where there is none; asked once."""
+        return self.subject.answers(self.texts, at_once=len(self.texts) if self.subject.groupwise else None)
+
+    @property
     def base(self) -> Tensor:
         """Their scores, `(N,)`."""
-        return self.subject.ask(self.texts, at_once=len(self.texts) if self.subject.groupwise else None)
+        return self.answers.values
 
     @cached_property
     def scale(self) -> float:
