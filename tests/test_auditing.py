@@ -15,6 +15,14 @@ def long_winded(text):
 def goodness(text):
     """Good words less bad ones."""
     return float(text.split().count("good") - text.split().count("bad"))
+
+
+def meek(text):
+    """Log-odds, far too small."""
+    return 0.05 * goodness(text)
+
+
+meek.log_odds = True
 '''
 
 
@@ -47,6 +55,13 @@ def test_a_sound_one_ends_with_0_and_json_is_json(folder, capsys):
     assert said["reward"] == "goodness"
     assert said["flaws"] == []
     assert said["facts"]["pairs"] == 30
+
+
+@pytest.mark.parametrize(("flags", "verdict"), [([], "broken"), (["--no-log-odds"], "not measured")])
+def test_a_function_may_say_that_its_scores_are_log_odds(folder, capsys, flags, verdict):
+    main(["audit", "rewards.py:meek", "--data", "pairs.jsonl", "--json", *flags])
+    found = {f["item"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert found["calibration"]["verdict"] == verdict
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guerdon.evaluate.audit.measure import Context
     from guerdon.types import Policy, Prompt, Reward
 
-DESCRIPTION = """Ask a reward some thousand questions: is it right, calibrated, and hard to game?
+DESCRIPTION = """Ask a reward thousands of questions: is it right, calibrated, and hard to game?
 
 REWARD is what --reward of `guerdon run` takes: a name, file.py:function, the folder of a reward model, or http://host:port/path.
 Exit code 1 when something is broken. docs/audit.md explains every item."""
@@ -44,7 +44,9 @@ def flags(one: argparse.ArgumentParser) -> None:
     one.add_argument("--learn", type=int, default=0, metavar="STEPS", help="also train the policy against the reward for so many steps")
     one.add_argument("--max-new", type=int, default=28, metavar="N", help="longest response of the policy, in tokens (default: 28)")
     one.add_argument(
-        "--log-odds", action=argparse.BooleanOptionalAction, help="its differences claim to be log-odds (default: for models only)"
+        "--log-odds",
+        action=argparse.BooleanOptionalAction,
+        help="its differences claim to be log-odds (default: of models, and of functions whose attribute log_odds says so)",
     )
     one.add_argument("--pairs", type=int, metavar="N", help="pairs to judge (default: 400)")
     one.add_argument("--budget", type=float, metavar="SECONDS", help="how long the audit may take (default: 1800)")
@@ -80,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
             judge=judge,
             prompts=prompts,
             samples=args.samples,
-            log_odds=is_model if args.log_odds is None else args.log_odds,
+            log_odds=is_model or None if args.log_odds is None else args.log_odds,
             on_finding=lambda finding: status.update(f"{finding.item}: {finding.verdict}"),
             more=lambda ctx: learnt(ctx, args, prompts, key) if args.learn else (),
         )

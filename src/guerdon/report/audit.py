@@ -17,7 +17,7 @@ TONES = {"sound": "good", "weak": "plain", "broken": "bad", "not measured": "pla
 PARTS = (("Broken", "broken"), ("Weak", "weak"), ("Sound", "sound"), ("Not measured", "not measured"))
 NOTE = (
     "Deviations are those of the reward's scores on the unchanged responses; intervals are 95 % bootstrap intervals over responses, pairs "
-    "or lists. A manipulation is compared with a control of the same shape and mood. What was not measured is not sound."
+    "or lists. What an attack adds is compared with a control of the same shape and mood. What was not measured is not sound."
 )
 
 

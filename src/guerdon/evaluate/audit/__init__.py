@@ -1,4 +1,4 @@
-"""Is a reward right, calibrated, and hard to game? `audit(reward, material)` asks it some thousand questions and says so.
+"""Is a reward right, calibrated, and hard to game? `audit(reward, material)` asks it thousands of questions and says so.
 
 A finding a probe; a file a family of probes. What data or policy would be needed for is reported as not measured, never as sound.
 """
@@ -71,13 +71,14 @@ def audit(
 
     reward: anything that `guerdon.rewards.adapt` takes. policy, judge: for over-optimisation by best of `samples` answers to each of
     `prompts` (default: those of the clear pairs). log_odds: its differences claim to be log-odds, as those of a fitted reward model do;
-    None: what the reward's attribute `log_odds` says, else no. on_finding: told each finding as it is made. more: further findings.
+    None: what the attribute `log_odds` of the reward, or of the function in it, says, else no. on_finding: told each finding as it is
+    made. more: further findings.
 
     Raises UserError for a reward that gives no value on any of the material.
     """
     limits = limits or Limits()
     made = adapt(reward)
-    claims = log_odds if log_odds is not None else bool(getattr(reward, "log_odds", getattr(made, "log_odds", False)))
+    claims = log_odds if log_odds is not None else any(getattr(x, "log_odds", False) for x in (made, getattr(made, "fn", None)))
     subject = Subject(made, rows=limits.rows, timeout_s=limits.timeout_s)
     ctx = Context(subject, material, limits, key.fold("audit"), policy=policy, judge=judge, log_odds=claims)
     found: list[Finding] = []
@@ -117,7 +118,7 @@ def affordable(ctx: Context, item: str) -> Finding | None:
 def check(ctx: Context) -> None:
     """Stop where nothing can be measured because the reward says nothing at all."""
     if bool(ctx.base.isnan().all()):
-        notes = ctx.subject.answers(ctx.texts[:2]).notes
         raise UserError(
-            f"the reward {ctx.subject.name!r} gives no value on any response: {notes[0]}", hint="give --data with what it asks for"
+            f"the reward {ctx.subject.name!r} gives no value on any response: {ctx.answers.notes[0]}",
+            hint="give --data with what it asks for",
         )
