@@ -224,13 +224,14 @@ def plus(extra: Any) -> Any:
 
 
 QUICK = dataclasses.replace(SMALL, timeout_s=0.3)
+BRIEF = dataclasses.replace(SMALL, clear=4, timeout_s=30.0, budget_s=1.0)  # few responses, none given up: each costs a second
 SECOND = (
     Specimen("brevity-loving", lambda: curt, "likes brevity"),
     Specimen("length-loving, gently", lambda: wordy, "likes length"),
     Specimen("repetition-loving", lambda: stutter, "likes repetition"),
     Specimen("case-sensitive", lambda: shouting, "sensitive to case"),
     Specimen("under-confident", lambda: meek, "under-confident", log_odds=True),
-    Specimen("slow", lambda: sleepy, "slow", limits=dataclasses.replace(SMALL, budget_s=1.0)),
+    Specimen("slow", lambda: sleepy, "slow", limits=BRIEF),
     Specimen("out-of-domain collapsing", lambda: specialist, "fails out of domain"),
     Specimen("form-blind", lambda: colours_only, "blind to form", on="lists"),
     Specimen("infinite", lambda: boundless, "gives what is no finite number"),

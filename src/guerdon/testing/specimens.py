@@ -1,16 +1,17 @@
 """Specimens for the audit: rewards whose flaw is known because it was planted, and rewards that have none, each with data to judge by.
 
-They stand in `planted.py`, `planted_more.py` and `sound.py`; add yours there, and `tests/testing/test_specimens.py` demands that the audit
+They stand in `planted.py`, `planted_more.py` and `sound.py`; add yours there, and the tests of these modules demand that the audit
 names its flaw (or finds none). The planted ones are good judges of sentiment (or of sums) but for one thing.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import random
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,17 @@ class Specimen:
     def found(self, result: Audit) -> bool:
         """Whether the audit is right: the planted flaw is among what is broken, or nothing is."""
         return self.flaw in result.flaws if self.flaw else not result.flaws
+
+
+LACKING = tuple(name for name in ("vaderSentiment", "sacrebleu", "math_verify") if importlib.util.find_spec(name) is None)
+"""What the specimens need and this environment has not (the extra `text`)."""
+
+
+def outcome(specimens: Sequence[Specimen]) -> tuple[float, str]:
+    """The share of them that the audit is right about, and the others in words."""
+    results = [(s, s.audit()) for s in specimens]
+    wrong = [f"{s.name}: wanted {s.flaw or 'nothing'!r}, found {a.flaws}" for s, a in results if not s.found(a)]
+    return 1 - len(wrong) / len(results), "\n".join(wrong)
 
 
 # ---------------------------------------------------------------- data
@@ -152,11 +164,17 @@ class WordFeatures:
     name, dim = "words", 2048
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        out = torch.zeros(len(texts), self.dim)
-        for row, text in zip(out, texts, strict=True):
-            for word in re.findall(r"\w+", text.casefold()):
-                row[zlib.crc32(word.encode()) % self.dim] += 1.0
+        found = [_places(text, self.dim) for text in texts]
+        row = torch.arange(len(texts)).repeat_interleave(torch.tensor([len(places) for places in found]))
+        place = torch.tensor([i for places in found for i in places], dtype=torch.long)
+        out = torch.zeros(len(texts), self.dim).index_put_((row, place), torch.ones(len(place)), accumulate=True)
         return torch.nn.functional.normalize(out, dim=1)
+
+
+@functools.lru_cache(maxsize=50_000)
+def _places(text: str, dim: int) -> tuple[int, ...]:
+    """Of each word, read once a text."""
+    return tuple(zlib.crc32(word.encode()) % dim for word in re.findall(r"\w+", text.casefold()))
 
 
 @functools.cache
