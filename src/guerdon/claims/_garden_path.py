@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from guerdon.core import continuation
 from guerdon.core.rng import Key
 from guerdon.learn.continuing import TEXT, Continuations, Task, cut_open, go_on, read, rows_of, text_of
 from guerdon.learn.learner import Learner
-from guerdon.learn.little import finish, new_policy
+from guerdon.learn.little import copy_of, finish, new_policy
 from guerdon.papers import refine
 from guerdon.policies.text import TextPolicy
 from guerdon.types import Prompt, Rollout
@@ -130,24 +130,51 @@ def trained(policy: TextPolicy, made: Sequence[Made], key: Key, *, moments: Any 
     return learner.optimizer.state_dict()
 
 
-def pretrained(seed: int, key: Key, kind: str = "delta_net", *, second: int = 400, **size: int) -> tuple[TextPolicy, Any, int]:
-    """A model that recalls values and has met digressions; its optimizer's state; and the updates without digressions that it took.
+class Start(NamedTuple):
+    """A trained model and its optimizer's state. updates, recalled: of its training on texts without digressions, and the share of
+    values that it recalled behind it."""
 
-    First the same texts without digressions, until nine values of ten are recalled: with them, the copying is not learnt at all.
-    """
-    policy, moments, steps = new_model(seed, kind), None, 0
+    policy: TextPolicy
+    moments: Any
+    updates: int
+    recalled: float
+
+
+def recalling(seed: int, key: Key, kind: str = "delta_net", *, width: int = 64, until: float = 0.9, **size: int) -> Start:
+    """Trained on texts without digressions until such a share of their values is recalled, or for 600 updates and a few more."""
+    policy, moments, steps, recalled = new_model(seed, kind, width), None, 0, 0.0
     check = texts(key.fold("check"), 64, 0.0, **size)
-    while steps < 600:
+    while steps < 600 and recalled < until:
         count = 150 if not steps else 20
         moments = trained(policy, texts(key.fold("recall", steps), BATCH * count, 0.0, **size), key, moments=moments, optim=at(5e-3))
         steps += count
-        if sum(per_text(exact(policy, check))) >= 0.9 * len(check):
-            break
-    flat = int(0.41 * second)
+        recalled = sum(per_text(exact(policy, check))) / len(check)
+    return Start(policy, moments, steps, recalled)
+
+
+def pretrained(seed: int, key: Key, kind: str = "delta_net", *, width: int = 64, second: int = 400, **size: int) -> Start:
+    """A model that recalls values and has met digressions.
+
+    First the same texts without digressions, until nine values of ten are recalled: with them, the copying is not learnt at all.
+    """
+    start = recalling(seed, key, kind, width=width, **size)
+    flat, moments = int(0.41 * second), start.moments
     for name, count, decay in (("flat", flat, "constant"), ("falling", second - flat, "linear")):
         more = texts(key.fold(name), BATCH * count, DIGRESS, **size)
-        moments = trained(policy, more, key, moments=moments, optim=at(4e-3, decay))
-    return policy, moments, steps
+        moments = trained(start.policy, more, key, moments=moments, optim=at(4e-3, decay))
+    return start._replace(moments=moments)
+
+
+def continued(
+    policy: TextPolicy, moments: Any, more: Sequence[Made], arms: Mapping[str, Mapping[str, Any]], key: Key, *, lr: float = 3e-3
+) -> dict[str, TextPolicy]:
+    """The start, and a copy of it for every arm (settings of `refine.Config`) that went once through the same texts, with the same moments
+    and a rate that falls to 0: policies by name."""
+    found = {"start": policy}
+    for name, settings in arms.items():
+        found[name] = copy_of(policy)
+        trained(found[name], more, key.fold("arm"), moments=moments, optim=at(lr, "linear"), **settings)
+    return found
 
 
 def at(lr: float, decay: Any = "constant") -> Optim:

@@ -22,7 +22,6 @@ from typing import Any
 
 from guerdon.core.rng import Key
 from guerdon.learn.continuing import Continuations
-from guerdon.learn.little import copy_of
 from guerdon.types import Claim, Trial
 
 from . import _garden_path as path
@@ -39,22 +38,12 @@ HOW = Continuations(chunks=8, tokens=4, n=4, last=4, likeness="binary", scale="b
 ARMS: dict[str, dict[str, Any]] = {"ntp": {}, "refine": {"lam_rl": 2.0, "continuations": HOW}}
 
 
-def continued(seed: int, arms: dict[str, dict[str, Any]], *, kind: str = "delta_net", steps: int = 100, **size: int) -> dict[str, Any]:
-    """The start and every arm after as many steps on the same texts, with the same moments: policies by name."""
-    key = Key(seed).fold("claim", "refine")
-    start, moments, _ = path.pretrained(seed, key, kind, **size)
-    more = path.texts(key.fold("more"), path.BATCH * steps, path.DIGRESS, **size)
-    found = {"start": start}
-    for name, settings in arms.items():
-        found[name] = copy_of(start)
-        path.trained(found[name], more, key.fold("arm"), moments=moments, optim=path.at(3e-3, "linear"), **settings)
-    return found
-
-
-def measures(found: dict[str, Any], seed: int, *, texts: int = 256, **size: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+def measures(
+    found: dict[str, Any], seed: int, *, texts: int = 256, digress: float = path.DIGRESS, **size: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Of every policy: for each held-out text the share of values written; and means for the notes: exact match, nats a token, the reward
     of draws at cuts that the start chose, and the chance of a digression."""
-    held_out = path.texts(Key(seed).fold("held out"), texts, path.DIGRESS, **size)
+    held_out = path.texts(Key(seed).fold("held out"), texts, digress, **size)
     tasks = path.cut(found["start"], held_out[:64], HOW, Key(seed).fold("tasks"))
     hits, notes = {}, {}
     for name, policy in found.items():
@@ -67,5 +56,8 @@ def measures(found: dict[str, Any], seed: int, *, texts: int = 256, **size: int)
 
 
 def trial(seed: int) -> Trial:
-    hits, notes = measures(continued(seed, ARMS), seed)
+    key = Key(seed).fold("claim", "refine")
+    start = path.pretrained(seed, key)
+    more = path.texts(key.fold("more"), path.BATCH * 100, path.DIGRESS)
+    hits, notes = measures(path.continued(start.policy, start.moments, more, ARMS, key), seed)
     return Trial(hits["ntp"], hits["refine"], notes)
