@@ -6,8 +6,9 @@ Idea: to first order, learning one token moves the likelihood of the right answe
 weigh their advantage by `1 + sign(THR) p`: p > 0 exploits, p < 0 explores, p = 0 learns from the dominant tokens alone.
 `--variant nthr` is its predecessor (arXiv 2505.18830): only tokens of wrong answers that the right ones need are unlearnt less.
 Left out: positive factors of the two classes in THR, which change no sign. No code of THR is known: the form of the weight and the
-threshold are reconstructed. Where it was tried (`claims.thr`), p < 0 explored with all tokens (`--threshold value --tau 0`); with NTHR's
-threshold, which drops what the policy is sure of, p > 0 did. That p > 0 makes greedy answers better has not been shown here.
+threshold are reconstructed. What p does to many steps is not claimed: with all tokens (`--threshold value --tau 0`) p < 0 kept more ways to
+answer than GRPO, by amounts that differed from seed to seed; with NTHR's threshold, which drops what the policy is sure of, p > 0 did
+(numbers in `claims.thr`).
 Options: `--threshold influence` is NTHR's heuristic (tau times the least mean influence of a right answer), `value` is tau itself, `share`
 keeps that share of a group's tokens. `--ratio sequence` is GSPO's, token by token; its `--eps` is some 4e-4.
 """
@@ -39,7 +40,7 @@ PAPER = Paper(
     family="policy gradient",
     idea="Weigh each token's advantage by what learning it does to the likelihood of the group's right answers",
     uses=("prompts", "reward", "core.credit.grpo", "core.hidden_reward.weights", "learn.influence", "core.surrogate.ppo_clip"),
-    claim="Without a threshold, p < 0 keeps more ways to answer than GRPO does: pass@16 on held-out questions ends higher",
+    claim="A step on the tokens with THR > 0 makes the right answer likelier than one on as many tokens at random",
     full_size="guerdon run thr --p -0.1 --model Qwen/Qwen2.5-Math-7B --data reasoning-gym:gsm_symbolic --reward reasoning_gym "
     "--lr 1e-6 --max-new 3072 --batch 128",
 )
