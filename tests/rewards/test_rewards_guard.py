@@ -48,6 +48,24 @@ def test_bounded_ends_hangs_on_the_main_thread(hang):
     assert bounded(lambda: 7, 0.3) == 7
 
 
+def test_a_bound_within_a_bound():
+    def outer():
+        with pytest.raises(Hung, match=r"within 0\.1 s"):
+            bounded(sleep, 0.1)
+        assert bounded(lambda: 7, 60) == 7
+        time.sleep(60)
+
+    with pytest.raises(Hung, match=r"within 0\.5 s"):
+        bounded(outer, 0.5)
+    assert bounded(lambda: 7, 0.1) == 7
+
+
+def test_one_thread_watches_all_calls():
+    for _ in range(50):
+        bounded(lambda: None, 60)
+    assert sum(t.name == "guerdon-watch" for t in threading.enumerate()) == 1
+
+
 @pytest.mark.parametrize("hang", [forever, sleep])
 def test_bounded_ends_hangs_on_another_thread(hang):
     seen = []

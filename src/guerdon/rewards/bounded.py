@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextvars
 import ctypes
+import math
+import os
 import queue
 import signal
 import threading
@@ -37,6 +39,52 @@ def bounded(fn: Callable[[], Any], seconds: float | None) -> Any:
 _TICK_S = 0.25  # how often a bound that was passed is asserted again
 
 
+class _Watch:
+    """One thread that wakes the main thread out of a sleeping call when its time is over.
+
+    One for all calls: to start and end a thread for each costs 5 ms of a call that computes, for the interpreter changes threads so often.
+    """
+
+    def __init__(self) -> None:
+        self.changed, self.due, self.asleep_until, self.thread = threading.Condition(), math.inf, math.inf, None
+
+    def set(self, due: float) -> float:
+        """Signal from this time (monotonic) on, `inf` for never; what it was before. After the return the old bound signals no more."""
+        with self.changed:
+            before, self.due = self.due, due
+            if due < math.inf and self.thread is None:
+                self.thread = threading.Thread(target=self._run, daemon=True, name="guerdon-watch")
+                self.thread.start()
+            elif due < self.asleep_until:
+                self.changed.notify()  # it would wake too late
+        return before
+
+    def _run(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        with self.changed:
+            while True:
+                now = time.monotonic()
+                if now >= self.due:  # sent with the lock held: nobody can take the bound back in between
+                    signal.pthread_kill(main, signal.SIGVTALRM)
+                    now += _TICK_S
+                self.asleep_until = max(self.due, now)
+                self.changed.wait(None if self.asleep_until == math.inf else self.asleep_until - time.monotonic())
+
+
+_watch = _Watch()
+
+
+def _renew() -> None:
+    """A child of a fork has no threads."""
+    global _watch
+    _watch = _Watch()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
 def _by_signal(fn: Callable[[], Any], seconds: float) -> Any:
     deadline = time.monotonic() + seconds
     active = True
@@ -45,24 +93,21 @@ def _by_signal(fn: Callable[[], Any], seconds: float) -> Any:
         if active and time.monotonic() >= deadline:
             raise _Stop
 
-    main = threading.get_ident()
-    # Two clocks: the timer thread wakes a sleeping call, but cannot run while C code holds the interpreter; the kernel's CPU timer can.
-    timer = threading.Timer(seconds, lambda: active and signal.pthread_kill(main, signal.SIGVTALRM))
-    timer.daemon = True
+    # Two clocks: the watch wakes a sleeping call, but cannot run while C code holds the interpreter; the kernel's CPU timer can.
     handler = signal.signal(signal.SIGVTALRM, stop)
     rest = signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _TICK_S)
+    before = math.inf
     try:
         try:
-            timer.start()
+            before = _watch.set(deadline)
             return fn()
         finally:
             active = False
     except _Stop:
         raise Hung(f"did not return within {seconds:g} s") from None
     finally:
-        timer.cancel()
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        timer.join()  # else its signal could arrive when the old handler is back, whose default is to end the process
+        _watch.set(before)  # first, or its signal could arrive when the old handler is back, whose default is to end the process
         signal.signal(signal.SIGVTALRM, handler if handler is not None else signal.SIG_DFL)
         if rest[0]:
             signal.setitimer(signal.ITIMER_VIRTUAL, *rest)
