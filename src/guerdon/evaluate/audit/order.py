@@ -55,7 +55,9 @@ def position(ctx: Context) -> Finding:
 
 def magnitude(x: Interval) -> Interval:
     """The same without its sign; the low end is 0 where the interval holds 0."""
-    return x if x.value >= 0 and x.low > 0 else Interval(-x.value, -x.high, -x.low) if x.high < 0 else Interval(abs(x.value), 0.0, x.high)
+    if x.low > 0 or x.high < 0:
+        return x if x.low > 0 else Interval(-x.value, -x.high, -x.low)
+    return Interval(abs(x.value), 0.0, max(-x.low, x.high))
 
 
 def less(x: Interval, floor: float) -> Interval:
