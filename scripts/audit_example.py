@@ -64,7 +64,7 @@ def main() -> None:
     if not (folder / "judge").exists():
         reward_model(folder)
         judge(folder)
-    os.environ["COLUMNS"] = "150"  # of the table
+    os.environ |= {"COLUMNS": "150", "LINES": "60"}  # of the table; a dumb terminal has its 80 columns unless both are known
     said = io.StringIO()
     with redirect_stdout(said):
         cli(argv)
