@@ -39,7 +39,7 @@ def weights(policy: ToyPolicy) -> torch.Tensor:
 def test_with_weights_of_one_it_is_grpo():
     ours, theirs, every = (ToyPolicy(spread=0.3) for _ in range(3))
     for recipe in (
-        built(ours, **weighing(threshold="value", tau=-1.0, p=0.0)),
+        built(ours, **weighing(threshold="none", p=0.0)),
         built(theirs, grpo.Config, beta=0.0),
         built(every, **weighing(threshold="share", tau=1.0, p=0.0)),
     ):
@@ -64,7 +64,7 @@ def credited(**changes: Any) -> tuple[Batch, torch.Tensor, torch.Tensor, torch.T
 
 @pytest.mark.parametrize("p", [0.2, -0.2])
 def test_weights_follow_the_sign(p):
-    batch, plain, s, right = credited(p=p, threshold="value", tau=-1.0)
+    batch, plain, s, right = credited(p=p, threshold="none")
     sign = torch.where(right[:, None], s, -s).sign()
     torch.testing.assert_close(batch.adv, plain * (1 + p * sign))
     torch.testing.assert_close(batch.extra["thr"], torch.where(right[:, None], s, -s))
@@ -78,7 +78,7 @@ def test_a_word_that_right_and_wrong_answers_share(p):
     policy = ToyPolicy(spread=0.6)
     rollouts = [r for r in policy.sample(toy_prompts(1), 200, Key(1)) if r.content[:1] == "a" and len(r) > 1]
     scores = [Score.whole(r, float(r.content[1:2] == "b")) for r in rollouts]
-    made: Any = thr.Config(**weighing(p=p, threshold="value", tau=0.0)).credited(policy)(scores, policy.collate(rollouts))
+    made: Any = thr.Config(**weighing(p=p, threshold="none")).credited(policy)(scores, policy.collate(rollouts))
     right, shared = torch.tensor([s.value for s in scores]) > 0, made.adv[:, 0]
     assert right.any() and not right.all()
     torch.testing.assert_close(shared.sum(), 2 * p * shared[right].sum() / (1 + p), atol=1e-4, rtol=1e-5)

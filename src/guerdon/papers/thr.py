@@ -2,15 +2,15 @@
 
 Problem: all tokens of an answer share one advantage; a wrong answer, too, holds tokens that the right ones need.
 Idea: to first order, learning one token moves the likelihood of the right answers by its influence `s`, the sum over their tokens of
-`<g, g'> <h, h'>` (prediction errors and hidden states). `THR = s` in right answers, `-s` in wrong ones. Keep the tokens whose THR is large,
-weigh their advantage by `1 + sign(THR) p`: p > 0 exploits, p < 0 explores, p = 0 learns from the dominant tokens alone.
+`<g, g'> <h, h'>` (prediction errors and hidden states). `THR = s` in right answers, `-s` in wrong ones. Weigh each token's advantage by
+`1 + sign(THR) p`: p > 0 exploits, p < 0 explores. With a threshold only the tokens whose THR is large count (p = 0: nothing but that).
 `--variant nthr` is its predecessor (arXiv 2505.18830): only tokens of wrong answers that the right ones need are unlearnt less.
 Left out: positive factors of the two classes in THR, which change no sign. No code of THR is known: the form of the weight and the
-threshold are reconstructed. What p does to many steps is not claimed: with all tokens (`--threshold value --tau 0`) p < 0 kept more ways to
-answer than GRPO, by amounts that differed from seed to seed; with NTHR's threshold, which drops what the policy is sure of, p > 0 did
-(numbers in `claims.thr`).
-Options: `--threshold influence` is NTHR's heuristic (tau times the least mean influence of a right answer), `value` is tau itself, `share`
-keeps that share of a group's tokens. `--ratio sequence` is GSPO's, token by token; its `--eps` is some 4e-4.
+threshold are reconstructed. What p does to many steps is not claimed: with all tokens p < 0 kept more ways to answer than GRPO, by amounts
+that differed from seed to seed; with NTHR's threshold, which drops what the policy is sure of, p > 0 did (numbers in `claims.thr`).
+Deliberate difference: no threshold by default, because of that.
+Options: `--threshold influence` is the paper's, NTHR's heuristic (tau times the least mean influence of a right answer), `value` is tau
+itself, `share` keeps that share of a group's tokens. `--ratio sequence` is GSPO's, token by token; its `--eps` is some 4e-4.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class Weighing(Checked):
 
     variant: Literal["thr", "nthr"] = knob("thr", "weigh all tokens, or only spare those of wrong answers that right ones need")
     p: float = knob(0.1, "> 0 exploits, < 0 explores; not used by nthr", at_least=-1, at_most=1)
-    threshold: Literal["influence", "value", "share"] = knob("influence", "what tau is measured in (see above); nthr: influence")
+    threshold: Literal["none", "influence", "value", "share"] = knob("none", "none: all tokens count; else what tau is (see above)")
     tau: float = knob(1.0, "threshold of |THR|, or of the influence in nthr")
     right: float = knob(0.5, "answers with a reward above it are right, others wrong")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variant == "nthr" and self.threshold != "influence":
+        if self.variant == "nthr" and self.threshold not in ("none", "influence"):
             raise UserError(f"variant nthr with threshold {self.threshold!r}", hint="leave --threshold out: it is of the influence")
         if self.threshold == "share" and not 0 < self.tau <= 1:
             raise UserError(f"tau {self.tau}, expected a share in (0, 1]", hint="--tau 0.2 keeps a fifth of each group's tokens")
@@ -68,10 +68,12 @@ class Weighing(Checked):
         thr = hidden_reward.token_hidden_reward(s, right)
         if self.variant == "nthr":
             return hidden_reward.negative_weights(s, right, mask, beta=self.tau), thr
-        if self.threshold == "influence":
-            tau = self.tau * hidden_reward.least_mean(s, right, mask)
-        else:
-            tau = self.tau if self.threshold == "value" else hidden_reward.largest_share(thr, mask, self.tau)
+        tau = {
+            "none": lambda: -1.0,
+            "influence": lambda: self.tau * hidden_reward.least_mean(s, right, mask),
+            "value": lambda: self.tau,
+            "share": lambda: hidden_reward.largest_share(thr, mask, self.tau),
+        }[self.threshold]()
         return hidden_reward.weights(thr, right, mask, p=self.p, tau=tau), thr
 
 
