@@ -203,7 +203,8 @@ def table(runs: dict[str, dict[str, float]]) -> str:
         means = [statistics.mean(run[f"{name}_{arm}"] for run in had.values()) for name in measures]
         gaps = [f"{run[f'exact_{arm}'] - run['exact_ntp']:+.3f} ({seed})" for seed, run in had.items() if arm != "ntp"]
         lines.append(f"| {title} | {' | '.join(f'{x:.3f}' for x in means)} | {', '.join(gaps)} |")
-    return "\n".join(lines)
+    learnt = [f"{run['recalled']:.2f} after {run['recall_updates']} updates ({seed})" for seed, run in runs.items() if "recalled" in run]
+    return "\n".join(lines + ["", f"Values that the start recalled on texts without digressions: {', '.join(learnt)}."] * bool(learnt))
 
 
 def shares(runs: dict[str, dict[str, float]]) -> str:
