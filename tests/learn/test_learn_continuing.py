@@ -48,6 +48,15 @@ def test_texts_are_joined_without_losing_a_token(policy, texts):
     assert all(continuing.tokens_in(t) == 16 for t in pieces)
 
 
+def test_a_text_leaves_room_for_the_place_behind_it(policy):
+    demos = [Rollout(Prompt(str(i), ""), line) for i, line in enumerate(CORPUS * 4)]
+    assert policy.max_length == 128
+    continuing.read(policy, continuing.joined_texts(policy, demos, 127))
+    with pytest.raises(UserError, match="more than 127 tokens") as error:
+        continuing.check(policy, continuing.joined_texts(policy, demos, 128), HOW)
+    assert "--length 127" in str(error.value)
+
+
 def test_gold_tokens_and_states_stand_at_the_cut(policy, texts):
     """The states that continuations are compared with are those *at* the gold tokens, in a pass over the whole text."""
     reading = continuing.read(policy, texts)

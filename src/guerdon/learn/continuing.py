@@ -7,6 +7,7 @@ prefixes are read again (`policies/packing.py`). The numbers are the same.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,10 +125,16 @@ def check(policy: Policy, texts: Sequence[Rollout], how: Continuations, *, draws
     """Warns of texts that are too short to be cut, with their number, and (draws: where continuations are drawn) of a z-score in each
     prefix, which forgets that one was nearly right and another one hardly.
 
-    Raises UserError when no text is long enough, and for a tempered policy.
+    Raises UserError when no text is long enough, when one has no room for the place behind it, and for a tempered policy.
     """
     if getattr(policy, "temperature", 1.0) != 1:
         raise UserError("a policy with a temperature other than 1", hint="next-token prediction would learn the tempered model")
+    room = getattr(policy, "max_length", math.inf) - 1
+    if long := sum(tokens_in(text) > room for text in texts):
+        raise UserError(
+            f"{long} of {len(texts)} texts have more than {room} tokens: the model reads {room + 1}, with one place behind a text",
+            hint=f"--length {room} at most, or split long texts",
+        )
     short, needed = sum(not fits(text, how) for text in texts), max(how.chunks, how.least + how.last + how.tokens)
     if short == len(texts):
         raise UserError(
