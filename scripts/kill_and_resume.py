@@ -46,7 +46,10 @@ SENTENCES = ["a fine film", "a dull film", "we liked it a lot", "it is far too l
 
 def data(folder: Path) -> tuple[Path, Path]:
     """Preference pairs that do not divide into whole batches (so kills fall within epochs), and a reward file."""
-    rows = [{"prompt": f"Say {i}.", "chosen": a, "rejected": b, "answer": a} for i, (a, b) in enumerate(pairwise(SENTENCES))]
+    rows = [
+        {"prompt": f"Say {i}.", "chosen": a, "rejected": b, "answer": a, "paraphrase": f"Tell me {i}."}
+        for i, (a, b) in enumerate(pairwise(SENTENCES))
+    ]
     pairs, reward = folder / "pairs.jsonl", folder / "reward.py"
     pairs.write_text("".join(json.dumps(r) + "\n" for r in rows))
     reward.write_text(REWARD)
@@ -151,7 +154,7 @@ def main() -> int:
     names = [*args.names, *family(args.family)] or ["dpo", "grpo", "prime"]
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            model = small_model(Path(folder) / "model") if args.model == "small" else args.model
+            model = small_model(Path(folder) / "model", max_position_embeddings=512) if args.model == "small" else args.model
             wrong += try_method(name, Path(folder), model=str(model), kills=args.kills, steps=args.steps)
     print("all the same" if not wrong else "different: " + ", ".join(wrong))
     return 1 if wrong else 0
