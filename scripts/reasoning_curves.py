@@ -82,7 +82,15 @@ HARD = Budget(steps=60, batch=64, lr=3e-4, warmup=5, decay="linear", seeds=1, lo
 LARGE = Budget(lessons=1, steps=20, batch=8, n=4, lr=1e-5, seeds=1, held_out=60, looks=2)
 TASKS = (
     Task("gcd", f"{GCD}100", 200, 4, "greatest common divisors of two numbers up to 100", most=0.15),
-    Task("aiw", "reasoning-gym:aiw?max_entities=6", 40, 3, "how many sisters, friends or colleagues", most=0.25, budget=Budget(batch=16)),
+    Task(
+        "aiw",
+        "reasoning-gym:aiw?max_entities=6",
+        50,
+        3,
+        "how many sisters, friends or colleagues",
+        most=0.25,
+        budget=Budget(batch=16, seeds=2),
+    ),
     Task("chain_sum", f"{SUMS}3", 400, 5, "sums and differences of three digits", budget=HARD),
     Task("gemma", f"{SUMS}2", 0, 5, "sums and differences of two digits by Gemma 3 270M", "gemma-3-270m", ("\n", "\n\n"), LARGE),
 )
