@@ -92,7 +92,7 @@ TASKS = (
         budget=Budget(batch=16, seeds=2),
     ),
     Task("chain_sum", f"{SUMS}3", 400, 5, "sums and differences of three digits", budget=HARD),
-    Task("gemma", f"{SUMS}2", 0, 5, "sums and differences of two digits by Gemma 3 270M", "gemma-3-270m", ("\n", "\n\n"), LARGE),
+    Task("gemma", f"{SUMS}2", 0, 5, "sums and differences of two digits by Gemma 3 270M", "gemma-3-270m", ("\n", "\n\n"), budget=LARGE),
 )
 
 
