@@ -79,7 +79,7 @@ class Task:
 SUMS = "reasoning-gym:chain_sum?num_digits=1&num_terms="
 GCD = "reasoning-gym:gcd?num_numbers=2&min_value=2&max_value="
 HARD = Budget(steps=60, batch=64, lr=3e-4, warmup=5, decay="linear", seeds=1, looks=6)
-LARGE = Budget(lessons=1, steps=20, batch=8, n=4, lr=1e-5, seeds=1, held_out=60, looks=2)
+LARGE = Budget(lessons=1, steps=20, batch=8, n=8, lr=3e-6, seeds=1, held_out=60, looks=2)
 TASKS = (
     Task("gcd", f"{GCD}100", 200, 4, "greatest common divisors of two numbers up to 100", most=0.15),
     Task(
