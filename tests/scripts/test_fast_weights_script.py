@@ -1,22 +1,11 @@
 """The measurement of memory against length: attention's grows with the text, a fast-weight model's does not."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 FILE = Path(__file__).parents[2] / "scripts" / "fast_weights.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("fast_weights_script", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads memory from /proc")

@@ -1,6 +1,5 @@
 """The script that kills runs: one kill a method, on a small random model."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -8,14 +7,6 @@ import pytest
 from guerdon.testing.models import small_model
 
 FILE = Path(__file__).parents[2] / "scripts" / "kill_and_resume.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("kill_and_resume", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.slow

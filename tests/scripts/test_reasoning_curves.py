@@ -1,23 +1,13 @@
 """The curves of reasoning tasks: every method trains from one warmed-up start, on questions that none of the held-out ones is among."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+pytest.importorskip("reasoning_gym")
+
 FILE = Path(__file__).parents[2] / "scripts" / "reasoning_curves.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    pytest.importorskip("reasoning_gym")
-    spec = importlib.util.spec_from_file_location("reasoning_curves_script", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_held_out_questions_are_new(script):

@@ -1,22 +1,9 @@
 """The page about REFINE says what was measured, and arms are compared only where they began alike."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
-import pytest
-
 FILE = Path(__file__).parents[2] / "scripts" / "refine_trials.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("refine_trials_script", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_page_has_every_table_as_measured(script):

@@ -1,8 +1,6 @@
 """The table of reward models: every model learns and scores, on a small random encoder and a handful of sentences."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,15 +20,6 @@ class Words:
 
     def __call__(self, texts):
         return torch.tensor([[float(t.lower().split().count(w)) for w in WORDS] for t in texts]).view(-1, len(WORDS))
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("reward_models_script", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_model_is_measured_on_every_set(script, tmp_path):
