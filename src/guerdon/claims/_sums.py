@@ -19,13 +19,23 @@ def prompts(key: Key, n: int, *, held_out: bool = False) -> list[Prompt]:
     return [prompt(key.fold("prompt", i), held_out) for i in range(n)]
 
 
+def follow(start: Sequence[int], off: Sequence[int]) -> list[int]:
+    """The digits behind the first three: each the sum of the last and the one three before it, wrong by so much (0: right)."""
+    seen = list(start)
+    for wrong in off:
+        seen.append((seen[-1] + seen[-3] + wrong) % 10)
+    return seen[3:]
+
+
+def answer(asked: Prompt, off: Sequence[int] = (0,) * DIGITS) -> Rollout:
+    """Six digits; the right ones, if not said otherwise."""
+    return Rollout(asked, " ".join(map(str, follow(asked.meta["start"], off))))
+
+
 def lesson(key: Key, slip: float) -> Rollout:
     """Six digits by a teacher who slips, at each of them, with this probability."""
     asked, draw = prompt(key, held_out=False), key.fold("slips").generator()
-    seen = list(asked.meta["start"])
-    for chance, other in torch.rand(DIGITS, 2, generator=draw).tolist():
-        seen.append((seen[-1] + seen[-3] + (1 + int(9 * other) if chance < slip else 0)) % 10)
-    return Rollout(asked, " ".join(map(str, seen[3:])))
+    return answer(asked, [1 + int(9 * other) if chance < slip else 0 for chance, other in torch.rand(DIGITS, 2, generator=draw).tolist()])
 
 
 def lessons(key: Key, n: int, slip: float) -> list[Rollout]:

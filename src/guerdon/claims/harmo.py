@@ -35,6 +35,8 @@ from guerdon.rewards.model import ScalarModelReward
 from guerdon.rewards.read import final_answer
 from guerdon.types import Claim, Preference, Prompt, Rollout, Trial
 
+from ._sums import follow
+
 CLAIM = Claim(
     method="HARMO: verifier or learned reward by task, format, and the length term",
     baseline="the same without the length term",
@@ -63,10 +65,7 @@ def prompt(key: Key, kind: str) -> Prompt:
 
 def work(start: Sequence[int]) -> list[int]:
     """The digits that follow."""
-    seen = list(start)
-    for _ in range(STEPS_OF_WORK):
-        seen.append((seen[-1] + seen[-3]) % 10)
-    return seen[3:]
+    return follow(start, [0] * STEPS_OF_WORK)
 
 
 def lesson(key: Key) -> Rollout:

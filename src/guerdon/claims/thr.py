@@ -36,7 +36,7 @@ from guerdon.config import Sampling
 from guerdon.core.rng import Key
 from guerdon.papers import thr
 from guerdon.policies.text import TextPolicy
-from guerdon.types import Batch, Claim, Prompt, Rollout, Score, Trial
+from guerdon.types import Batch, Claim, Rollout, Score, Trial
 
 from . import _sums
 
@@ -53,17 +53,9 @@ QUESTIONS, SAMPLES, SLIP, LENGTH = 80, 16, 0.15, 0.01
 CHOICES = {"grpo": 0.0, "positive": 1.0, "negative": -1.0, "exploit": 0.2, "explore": -0.2}
 
 
-def answer(asked: Prompt) -> Rollout:
-    """The right one."""
-    seen = list(asked.meta["start"])
-    for _ in range(_sums.DIGITS):
-        seen.append((seen[-1] + seen[-3]) % 10)
-    return Rollout(asked, " ".join(map(str, seen[3:])))
-
-
 def verifier(rollouts: list[Rollout]) -> list[Score]:
     """1 for the right answer, and the end; else 0."""
-    return [Score.whole(r, float(r.content == answer(r.prompt).content)) for r in rollouts]
+    return [Score.whole(r, float(r.content == _sums.answer(r.prompt).content)) for r in rollouts]
 
 
 def settings(p: float) -> thr.Config:
@@ -115,7 +107,7 @@ def trial(seed: int) -> Trial:
     policy = _sums.student(seed, key, SLIP)
     found: dict[str, list[float]] = {name: [] for name in (*CHOICES, "random")}
     for i, asked in enumerate(_sums.prompts(key.fold("ask"), QUESTIONS)):
-        gold = policy.collate([answer(asked)])
+        gold = policy.collate([_sums.answer(asked)])
         said = policy.sample([asked], SAMPLES, key.fold("group", i))
         for name, batch in directions(policy, said, key.fold("random", i)).items():
             found[name].append(rise(policy, batch, gold))
