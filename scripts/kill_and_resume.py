@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import json
 import os
 import random
 import signal
@@ -23,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from guerdon import catalog
+from guerdon.data.record_files import write_rows
 from guerdon.testing.models import small_model
 
 REWARD = '''
@@ -51,7 +51,7 @@ def data(folder: Path) -> tuple[Path, Path]:
         for i, (a, b) in enumerate(pairwise(SENTENCES))
     ]
     pairs, reward = folder / "pairs.jsonl", folder / "reward.py"
-    pairs.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_rows(pairs, rows)
     reward.write_text(REWARD)
     return pairs, reward
 

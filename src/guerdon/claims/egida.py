@@ -18,7 +18,6 @@ at 0 %.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 from guerdon.config import Optim, Sampling
 from guerdon.core.rng import Key
 from guerdon.data.attacks import attack, split
+from guerdon.data.record_files import write_rows
 from guerdon.evaluate.attacks import Outcomes, answers, verdicts
 from guerdon.learn.little import finish, new_policy, taught
 from guerdon.learn.verbs import row_sum
@@ -107,7 +107,7 @@ def retrofitted(policy: TextPolicy, key: Key) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "styles.jsonl"
-        file.write_text("".join(json.dumps({"style": s, "template": t}) + "\n" for s, t in STYLES.items()))
+        write_rows(file, ({"style": s, "template": t} for s, t in STYLES.items()))
         recipe = egida.build(dataclasses.replace(cfg, styles=str(file)), policy, requests(), guard, key)
     finish(recipe)
 
