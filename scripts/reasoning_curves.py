@@ -108,7 +108,9 @@ def varied(rows: Iterable[Rollout], size: int, most: float) -> list[Rollout]:
     """The first rows, as many as are asked for, but no answer in more than this share of them."""
     seen, kept = Counter[str](), []
     for row in rows:
-        if len(kept) < size and seen[row.content] < max(1, most * size):
+        if len(kept) == size:
+            break
+        if seen[row.content] < max(1, most * size):
             seen[row.content] += 1
             kept.append(row)
     return kept
@@ -116,11 +118,6 @@ def varied(rows: Iterable[Rollout], size: int, most: float) -> list[Rollout]:
 
 def questions(task: Task, size: int, seed: int) -> list[Prompt]:
     return [row.prompt for row in worked(task, size, seed)]
-
-
-def right(rollouts: Sequence[Rollout]) -> list[float]:
-    """1 where the verifier says that the answer is right."""
-    return [score.value for score in exact(rollouts)]
 
 
 def exact(rollouts: Sequence[Rollout], /) -> list[Score]:
@@ -159,7 +156,7 @@ def warmed(task: Task, budget: Budget, folder: Path) -> Path | str:
 def pass_at_1(policy: TextPolicy, asked: Sequence[Prompt], budget: Budget, key: Key, *, greedy: bool = False) -> list[float]:
     """For each question the share of its answers that is right: at temperature 1, or of the one greedy answer."""
     n = 1 if greedy else budget.answers
-    found = right(policy.sample(asked, n, key, temperature=0.0 if greedy else 1.0))
+    found = [score.value for score in exact(policy.sample(asked, n, key, temperature=0.0 if greedy else 1.0))]
     return [sum(found[i : i + n]) / n for i in range(0, len(found), n)]
 
 
@@ -286,13 +283,13 @@ def section(found: Mapping[str, Any]) -> str:
     task, given = found["task"], found["budget"]
     seeds = "one seed" if given["seeds"] == 1 else f"{given['seeds']} seeds"
     warm = f"{task['warm']} updates of warm-up on worked answers" if task["warm"] else "no warm-up"
-    said, took = (
+    said = (
         f"## {task['name']}: {task['says']}\n\n`{task['data']}`, model `{task['model']}`, {warm}. Each method: {given['steps']} steps of "
         f"{given['batch']} questions with {given['n']} answers, learning rate {given['lr']:g}, {seeds}. {found['questions']} held-out "
-        f"questions, {given['answers']} answers each; the commonest answer alone would have {found['commonest']:.2f}.",
-        f"{found['seconds'] / 60:.0f} minutes and at most {found['gigabytes']:.1f} GB in all.",
+        f"questions, {given['answers']} answers each; the commonest answer alone would have {found['commonest']:.2f}. "
+        f"{found['seconds'] / 60:.0f} minutes and at most {found['gigabytes']:.1f} GB in all."
     )
-    return f"{said} {took}\n\n{table(found)}\n\n![{task['name']}](reasoning-{task['name']}.svg)"
+    return f"{said}\n\n{table(found)}\n\n![{task['name']}](reasoning-{task['name']}.svg)"
 
 
 def page(folder: Path, measured: Sequence[Mapping[str, Any]]) -> None:
