@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
             judge=judge,
             prompts=prompts,
             samples=args.samples,
-            log_odds=is_model or None if args.log_odds is None else args.log_odds,
+            log_odds=(is_model or None) if args.log_odds is None else args.log_odds,
             on_finding=lambda finding: status.update(f"{finding.item}: {finding.verdict}"),
             more=lambda ctx: learnt(ctx, args, prompts, key) if args.learn else (),
         )

@@ -68,12 +68,11 @@ class Weighing(Checked):
         thr = hidden_reward.token_hidden_reward(s, right)
         if self.variant == "nthr":
             return hidden_reward.negative_weights(s, right, mask, beta=self.tau), thr
-        tau = {
-            "none": lambda: -1.0,
-            "influence": lambda: self.tau * hidden_reward.least_mean(s, right, mask),
-            "value": lambda: self.tau,
-            "share": lambda: hidden_reward.largest_share(thr, mask, self.tau),
-        }[self.threshold]()
+        tau: float | Tensor = self.tau if self.threshold == "value" else -1.0
+        if self.threshold == "influence":
+            tau = self.tau * hidden_reward.least_mean(s, right, mask)
+        elif self.threshold == "share":
+            tau = hidden_reward.largest_share(thr, mask, self.tau)
         return hidden_reward.weights(thr, right, mask, p=self.p, tau=tau), thr
 
 

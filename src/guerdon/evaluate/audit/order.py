@@ -55,8 +55,10 @@ def position(ctx: Context) -> Finding:
 
 def magnitude(x: Interval) -> Interval:
     """The same without its sign; the low end is 0 where the interval holds 0."""
-    if x.low > 0 or x.high < 0:
-        return x if x.low > 0 else Interval(-x.value, -x.high, -x.low)
+    if x.low > 0:
+        return x
+    if x.high < 0:
+        return Interval(-x.value, -x.high, -x.low)
     return Interval(abs(x.value), 0.0, max(-x.low, x.high))
 
 
